@@ -1,0 +1,1 @@
+"""From a model, or two, to a report."""

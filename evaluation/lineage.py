@@ -1,0 +1,158 @@
+"""From a label to the report it had a part in, and back, each link checked by its hash."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from evaluation.results import Ancestor, list_results
+from feedback import versions
+from feedback.database import Database
+from feedback.errors import UserError
+from feedback.versions import DatasetVersion
+from feedback.workspace import Workspace
+from training import models, runs
+from training.runs import Run
+
+Links = dict[str, list[dict[str, Any]]]
+
+
+def trace(workspace: Workspace, name: str) -> Links:
+    """What a label, dataset version, run or report stands on, and what stands on it.
+
+    Args:
+        name: id of a report or run, NAME@vN, or (the beginning of) the id of a judgement.
+
+    Returns:
+        `upstream` and `downstream`, each a list of {kind, id, hash, state}; a state other than "ok" says what became
+        of the thing.
+
+    Raises:
+        UserError: nothing has that id.
+    """
+    reports = _reports(workspace)
+    if name in reports:
+        run = _find_run(workspace, reports[name])
+        upstream = [*ancestors(workspace, run)] if run else [_missing("run", reports[name])]
+        return {"upstream": [link.model_dump() for link in upstream], "downstream": []}
+    if run := _find_run(workspace, name):
+        return {
+            "upstream": [link.model_dump() for link in list(ancestors(workspace, run))[:-1]],
+            "downstream": [link.model_dump() for link in _descendants(workspace, run)],
+        }
+    found = [version for version in versions.all_versions(workspace) if name == version.id]
+    if found:
+        return {
+            "upstream": [link.model_dump() for link in _labels(found[0])],
+            "downstream": [link.model_dump() for link in _used_in(workspace, found[0])],
+        }
+    with Database(workspace.database) as database:
+        stored = database.find_judgement(name) if len(name) >= 6 else None
+    if stored is None:
+        raise UserError(f"{name!r}: no report, run, dataset version (NAME@vN) or judgement has this id")
+    downstream: list[Ancestor] = []
+    for version in versions.all_versions(workspace):
+        if stored.judgement.id in version.judgement_ids:
+            downstream += [_version_link(version), *_used_in(workspace, version)]
+    state = f"withdrawn {stored.withdrawn_at}" if stored.withdrawn_at else "ok"
+    label = Ancestor(kind="judgement", id=stored.judgement.id, hash=stored.judgement.id, state=state)
+    candidate = Ancestor(
+        kind="candidate", id=stored.judgement.candidate_id, hash=stored.judgement.candidate_id, state="ok"
+    )
+    return {
+        "upstream": [candidate.model_dump(), label.model_dump()],
+        "downstream": [link.model_dump() for link in downstream],
+    }
+
+
+def ancestors(workspace: Workspace, run: Run) -> Iterator[Ancestor]:
+    """Everything that a run stands on, the labels first and the run last."""
+    manifest = run.manifest
+    if manifest["parent"]:
+        parent = _find_run(workspace, manifest["parent"]["run_id"])
+        if parent is None:
+            yield _missing("run", manifest["parent"]["run_id"])
+        else:
+            yield from ancestors(workspace, parent)
+    else:
+        yield _model_link(manifest["model"])
+    version = _version(workspace, manifest["dataset"]["id"])
+    if version is None:
+        yield _missing("dataset", manifest["dataset"]["id"])
+    else:
+        yield from _labels(version)
+        link = _version_link(version)
+        if version.fingerprint != manifest["dataset"]["fingerprint"]:
+            link = link.model_copy(update={"state": f"not the version that {run.id} was trained on"})
+        yield link
+    yield _run_link(run)
+
+
+def _descendants(workspace: Workspace, run: Run) -> Iterator[Ancestor]:
+    for child in runs.list_runs(workspace):
+        if (child.manifest["parent"] or {}).get("run_id") == run.id:
+            yield _run_link(child)
+            yield from _descendants(workspace, child)
+    for report_id, tuned in _reports(workspace).items():
+        if tuned == run.id:
+            yield Ancestor(kind="report", id=report_id, hash=None, state="ok")
+
+
+def _used_in(workspace: Workspace, version: DatasetVersion) -> list[Ancestor]:
+    links: dict[str, Ancestor] = {}
+    for run in runs.list_runs(workspace):
+        if run.manifest["dataset"]["fingerprint"] == version.fingerprint:
+            for link in (_run_link(run), *_descendants(workspace, run)):
+                links.setdefault(link.id, link)
+    return list(links.values())
+
+
+def _labels(version: DatasetVersion) -> list[Ancestor]:
+    raters = ", ".join(f"{count} by {name} ({kind})" for name, kind, count in version.manifest["raters"])
+    label = f"{version.manifest['judgements']} judgements in {', '.join(version.manifest['collections'])}"
+    return [Ancestor(kind="labels", id=f"{label}: {raters}" if raters else label, hash=None, state="ok")]
+
+
+def _version_link(version: DatasetVersion) -> Ancestor:
+    try:
+        version.verify()
+        state = "ok"
+    except UserError:
+        state = "altered"
+    return Ancestor(kind="dataset", id=version.id, hash=version.fingerprint, state=state)
+
+
+def _run_link(run: Run) -> Ancestor:
+    state = run.state
+    if state == "finished":
+        try:
+            run.verify_adapter()
+            state = "ok"
+        except UserError:
+            state = "altered"
+    weights = (run.manifest.get("adapter") or {}).get("adapter_model.safetensors")
+    return Ancestor(kind="run", id=run.id, hash=weights, state=state)
+
+
+def _model_link(model: dict[str, str]) -> Ancestor:
+    try:
+        state = "ok" if models.model_hash(model["name"]) == model["hash"] else "altered"
+    except UserError:
+        state = "missing"
+    return Ancestor(kind="model", id=model["name"], hash=model["hash"], state=state)
+
+
+def _missing(kind: str, name: str) -> Ancestor:
+    return Ancestor(kind=kind, id=name, hash=None, state="missing")
+
+
+def _version(workspace: Workspace, reference: str) -> DatasetVersion | None:
+    found = [version for version in versions.all_versions(workspace) if version.id == reference]
+    return found[0] if found else None
+
+
+def _find_run(workspace: Workspace, run_id: str) -> Run | None:
+    return next((run for run in runs.list_runs(workspace) if run.id == run_id), None)
+
+
+def _reports(workspace: Workspace) -> dict[str, str]:
+    """Reports with the run that each is about."""
+    return {results.report_id: results.tuned for results in list_results(workspace.reports)}

@@ -1,0 +1,174 @@
+"""report.html: one file that says what changed between base and tuned model, how sure that is, and where it is from."""
+
+import html
+import re
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+from evaluation.plots import forests, outcome_bars, risk_coverage
+from evaluation.results import Results, Sample, read_samples
+from evaluation.statistics import RESAMPLES, Comparison, compare
+from feedback.files import write_atomic
+
+REPORT = "report.html"
+FLIPS_SHOWN = 50
+# Of each text of a flip, in characters; samples.parquet has all of it.
+TEXT_SHOWN = 1_000
+ANSWERABLE = "accuracy on answerable questions"
+
+
+def write_report(folder: Path, results: Results) -> None:
+    """Write report.html from the results and the folder's samples.parquet; nothing in it loads from elsewhere.
+
+    Raises:
+        UserError: samples.parquet is missing or damaged.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": figure, "signed": signed, "p": probability, "interval": interval, "clip": clip}
+    samples = read_samples(folder)
+    page = environment.get_template("report.html.j2").render(
+        results=results,
+        headline=headline(results, samples),
+        items=len(samples),
+        prompts=len({sample.cluster for sample in samples}),
+        forests=forests(results.comparisons),
+        bars=outcome_bars(samples),
+        curves=risk_coverage(samples),
+        flips={kind: _flips(samples, kind) for kind in ("lost", "gained")},
+        resamples=RESAMPLES,
+    )
+    write_atomic(folder / REPORT, page)
+
+
+def headline(results: Results, samples: Sequence[Sample]) -> str:
+    """One sentence on the first comparison that is clear of zero after Holm's correction, or on there being none.
+
+    A fall of accuracy on answerable questions stands in the same sentence, whether or not it is clear of zero.
+    """
+    comparisons = results.comparisons
+    if not comparisons:
+        return f"Nothing was compared: no metric is defined for both {results.tuned} and {results.base}."
+    verdicts = [comparison.verdict for comparison in comparisons]
+    better, worse = verdicts.count("better"), verdicts.count("worse")
+    if better or worse:
+        lead = next(c for c in comparisons if c.verdict != "unclear")
+        count = f"{_better_and_worse(better, worse)} of {_count(len(comparisons))}"
+        sentence = (
+            f"Against {results.base}, {results.tuned} is {count} after Holm's correction: {_change(lead, lead.name)}"
+        )
+    else:
+        lead = comparisons[0]
+        start = f"No difference between {results.tuned} and {results.base} is clear of zero after Holm's correction"
+        sentence = f"{start} over {_count(len(comparisons))}: {_change(lead, lead.name)}"
+        if lead.detectable is not None:
+            sentence += f", where a difference of {figure(lead.detectable)} would be found four times in five"
+    fell = _answerable_accuracy(samples)
+    if fell and fell.difference < 0 and (fell.n, fell.base, fell.tuned) != (lead.n, lead.base, lead.tuned):
+        clear = "" if fell.ci_high is not None and fell.ci_high < 0 else ", not clear of zero"
+        sentence += f"; {_change(fell, ANSWERABLE)}{clear}"
+    return sentence + "."
+
+
+def _better_and_worse(better: int, worse: int) -> str:
+    parts = [f"{word} on {count}" for word, count in (("better", better), ("worse", worse)) if count]
+    return " and ".join(parts)
+
+
+def _count(comparisons: int) -> str:
+    return f"{comparisons} comparison" + ("s" if comparisons > 1 else "")
+
+
+def _change(c: Comparison, name: str) -> str:
+    verb = "rose" if c.difference > 0 else "fell"
+    moved = f"{verb} from {figure(c.base)} to {figure(c.tuned)}" if c.difference else f"stayed at {figure(c.base)}"
+    p = f", Holm p {probability(c.p_holm)}" if c.p_holm is not None else ""
+    return f"{name} {moved} ({signed(c.difference)}, {interval(c)}, n = {c.n}{p})"
+
+
+def _answerable_accuracy(samples: Sequence[Sample]) -> Comparison | None:
+    answerable = [sample for sample in samples if sample.reference and sample.graded]
+    return compare(
+        "",
+        ANSWERABLE,
+        [float(sample.base_outcome == "correct") for sample in answerable],
+        [float(sample.tuned_outcome == "correct") for sample in answerable],
+        [sample.cluster for sample in answerable],
+        higher_is_better=True,
+    )
+
+
+def markdown_table(comparisons: Sequence[Comparison]) -> str:
+    """The comparisons as a Markdown table, for model cards."""
+    lines = [
+        "| task | metric | n | base | tuned | difference | 95% interval | p | p (Holm) | |",
+        "|---|---|--:|--:|--:|--:|---|--:|--:|---|",
+    ]
+    for c in comparisons:
+        metric = f"{c.metric} ({c.slice})" if c.slice else c.metric
+        cells = [_cell(c.task), _cell(metric), str(c.n), figure(c.base), figure(c.tuned), signed(c.difference)]
+        cells += [interval(c).removeprefix("95% interval "), probability(c.p_value), probability(c.p_holm), c.verdict]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return html.escape(" ".join(text.split())).replace("|", "\\|")
+
+
+def figure(value: float) -> str:
+    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def probability(value: float | None) -> str:
+    if value is None:
+        return "not tested"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def interval(comparison: Comparison) -> str:
+    if comparison.ci_low is None or comparison.ci_high is None:
+        return "no interval"
+    return f"95% interval {signed(comparison.ci_low)} to {signed(comparison.ci_high)}"
+
+
+def clip(text: str) -> str:
+    return text if len(text) <= TEXT_SHOWN else text[:TEXT_SHOWN] + " […]"
+
+
+def _flips(samples: Sequence[Sample], kind: str) -> list[dict[str, Any]]:
+    flips = [sample for sample in samples if sample.flip == kind][:FLIPS_SHOWN]
+    return [
+        dict(zip(("sample", "base", "tuned"), (s, *mark_changes(s.base_answer, s.tuned_answer)), strict=True))
+        for s in flips
+    ]
+
+
+def mark_changes(base: str, tuned: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
+    """Both answers, clipped, as pieces of text, each with whether the other answer lacks it."""
+    old, new = (re.findall(r"\S+\s*|\s+", clip(text)) for text in (base, tuned))
+    matcher = SequenceMatcher(None, [word.strip() for word in old], [word.strip() for word in new])
+    left, right = [], []
+    for kind, i, j, k, m in matcher.get_opcodes():
+        left += _pieces("".join(old[i:j]), kind != "equal")
+        right += _pieces("".join(new[k:m]), kind != "equal")
+    return left, right
+
+
+def _pieces(text: str, changed: bool) -> list[tuple[str, bool]]:
+    """The text, and the space after it, which carries no mark."""
+    words = text.rstrip()
+    return [piece for piece in ((words, changed), (text[len(words) :], False)) if piece[0]]

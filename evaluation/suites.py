@@ -1,0 +1,250 @@
+"""`eval`: which tasks a suite asks, on which two models, and the report that comes of it."""
+
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+from evaluation import lineage
+from evaluation.hallucination.closed_book import grade
+from evaluation.harness import Answer, Side, TaskSource, run_task, samples_hash
+from evaluation.report import write_report
+from evaluation.results import Outcome, Results, Sample, Task, count_flips, write_results, write_samples
+from evaluation.statistics import Comparison, compare, with_holm
+from feedback import versions
+from feedback.errors import UserError
+from feedback.files import atomic_folder, canonical_json, write_atomic
+from feedback.schema import Message, prompt_key
+from feedback.workspace import Workspace
+from training import batches, models, runs
+from training.runs import Run
+
+SUITES = ("quick",)
+PACKAGES = ("veritune", "lm-eval", "torch", "transformers", "peft")
+
+
+def evaluate(
+    workspace: Workspace,
+    target: str,
+    against: str | None = None,
+    suite: str = "quick",
+    limit: int | None = None,
+    batch_size: int = 32,
+    report: Callable[[str], None] = print,
+) -> Results:
+    """Compare a run with its base, or with another run, on the same items, and write the report.
+
+    Args:
+        target: id of a finished run.
+        against: id of another run on the same base model; default: that base, the adapter switched off.
+        limit: take the first so many items of each task only.
+        report: takes the lines that a person at the screen reads.
+
+    Raises:
+        UserError: no such run or suite, nothing to ask, or an adapter that changes nothing.
+    """
+    if suite not in SUITES:
+        raise UserError(f"--suite {suite}: not a suite; there is {', '.join(SUITES)}")
+    tuned_run = _finished(workspace, target)
+    base_run = _finished(workspace, against) if against else None
+    base, tuned = load_sides(tuned_run, base_run)
+    report_id = _next_id(workspace)
+    with atomic_folder(workspace.reports / report_id) as folder:
+        tasks = _tasks(workspace, tuned_run, tuned.tokenizer, folder)
+        if base.name != tuned.name:
+            _require_difference(base, tuned, tasks[0])
+        samples: list[Sample] = []
+        comparisons: list[Comparison | None] = []
+        described: dict[str, Task] = {}
+        for task in tasks:
+            sides = []
+            for side in (base, tuned):
+                report(f"{task.name}: asking {side.name}")
+                sides.append(run_task(side, task, limit, batch_size))
+            rows = [_sample(task, *pair) for pair in zip(*sides, strict=True)]
+            samples += rows
+            clusters = [row.cluster for row in rows]
+            for metric, higher_is_better in task.metrics.items():
+                of_base, of_tuned = ([answer.metrics[metric] for answer in side] for side in sides)
+                comparisons.append(compare(task.name, metric, of_base, of_tuned, clusters, higher_is_better))
+            described[task.name] = Task(
+                version=str(task.config()["metadata"]["version"]),
+                n=len(rows),
+                source=task.data.name if task.data.is_relative_to(folder) else str(task.data),
+                samples_hash=samples_hash(sides[0]),
+            )
+        results = Results(
+            report_id=report_id,
+            base=base.name,
+            tuned=tuned.name,
+            comparisons=tuple(with_holm([comparison for comparison in comparisons if comparison is not None])),
+            flips=count_flips(samples),
+            command=shlex.join(["veritune", *sys.argv[1:]]),
+            suite=suite,
+            limit=limit,
+            tasks=described,
+            lineage=tuple(lineage.ancestors(workspace, tuned_run)),
+            notes=tuple(_notes(samples)),
+            environment={name: package_version(name) for name in PACKAGES} | {"python": platform.python_version()},
+            hardware=tuned_run.manifest["hardware"],
+        )
+        write_samples(folder, samples)
+        write_results(folder, results)
+        write_report(folder, results)
+    return results
+
+
+def load_sides(tuned_run: Run, base_run: Run | None = None) -> tuple[Side, Side]:
+    """Base and tuned on one loaded backbone; only the adapter differs.
+
+    Raises:
+        UserError: the two runs have different base models.
+    """
+    origin = tuned_run.manifest["model"]
+    if models.model_hash(origin["name"]) != origin["hash"]:
+        raise UserError(f"model {origin['name']}: no longer the one that {tuned_run.id} was trained on")
+    model = models.load_adapter(models.load_base(origin["name"]), tuned_run.adapter).eval()
+    tokenizer = models.load_tokenizer(str(tuned_run.adapter))
+
+    @contextmanager
+    def with_adapter(name: str) -> Iterator[None]:
+        model.set_adapter(name, inference_mode=True)
+        yield
+
+    tuned = Side(tuned_run.id, model, tokenizer, lambda: with_adapter("default"))
+    if base_run is None:
+        return Side(origin["name"], model, tokenizer, model.disable_adapter), tuned
+    if base_run.manifest["model"]["hash"] != origin["hash"]:
+        raise UserError(
+            f"--against {base_run.id}: trained on {base_run.manifest['model']['name']}, {tuned_run.id} on "
+            f"{origin['name']}; compare runs of one base model"
+        )
+    model.load_adapter(str(base_run.adapter), adapter_name="against")
+    other = models.load_tokenizer(str(base_run.adapter))
+    return Side(base_run.id, model, other, lambda: with_adapter("against")), tuned
+
+
+def _finished(workspace: Workspace, run_id: str) -> Run:
+    run = runs.find(workspace, run_id)
+    run.verify_adapter()
+    return run
+
+
+def _tasks(workspace: Workspace, run: Run, tokenizer: Any, folder: Path) -> list[TaskSource]:
+    """The workspace's own held-out questions, and the held-out pairs of the run's dataset."""
+    tasks = [TaskSource(path.stem, "closed_book", path) for path in _question_files(workspace)]
+    version = versions.load(workspace, run.manifest["dataset"]["id"])
+    pairs = version.pairs("test")
+    if len(pairs):
+        path = folder / "preferences.jsonl"
+        write_atomic(path, "".join(canonical_json(_rendered(tokenizer, row)) + "\n" for row in pairs))
+        tasks.append(TaskSource("preferences", "preferences", path))
+    if not tasks:
+        raise UserError(
+            f"nothing to ask: {workspace.root / 'veritune.toml'} names no evaluation.questions, "
+            f"and {version.id} has no pairs in its test split"
+        )
+    return tasks
+
+
+def _question_files(workspace: Workspace) -> list[Path]:
+    """The files of evaluation.questions, each row checked."""
+    mistakes, paths = [], []
+    for name in workspace.settings.evaluation.questions:
+        path = workspace.root / name
+        paths.append(path)
+        try:
+            lines = path.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            mistakes.append(f"evaluation.questions: {path} can't be read ({error})")
+            continue
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                fits = isinstance(row["question"], str) and all(isinstance(a, str) for a in row["answers"])
+            except (ValueError, KeyError, TypeError):
+                fits = False
+            if not fits:
+                mistakes.append(f'{path}, line {number}: must be {{"question": text, "answers": [text, ...]}}')
+    stems = [path.stem for path in paths]
+    mistakes += [f"evaluation.questions: two files are named {stem!r}" for stem in set(stems) if stems.count(stem) > 1]
+    if mistakes:
+        raise UserError(*mistakes[:20])
+    return paths
+
+
+def _rendered(tokenizer: Any, pair: dict[str, Any]) -> dict[str, str]:
+    """A pair as the model sees it: prompt and answers in the chat template's form, the EOS with the answers."""
+    prompt, chosen = batches.render(tokenizer, pair["prompt"], pair["chosen"])
+    _, rejected = batches.render(tokenizer, pair["prompt"], pair["rejected"])
+    question = prompt_key(tuple(Message(**message) for message in pair["prompt"]))
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, "cluster": question}
+
+
+def _sample(task: TaskSource, base: Answer, tuned: Answer) -> Sample:
+    doc = base.doc
+    reference: tuple[str, ...] | None = None
+    outcomes: tuple[Outcome | None, Outcome | None] = (None, None)
+    if task.kind == "closed_book":
+        reference = tuple(doc["answers"])
+        outcomes = (grade(base.text, reference), grade(tuned.text, reference))
+    return Sample(
+        task=task.name,
+        item=base.doc_hash,
+        cluster=doc.get("cluster") or prompt_key((Message(role="user", content=base.prompt),)),
+        slice=doc.get("slice"),
+        prompt=doc.get("question") or base.prompt,
+        reference=reference,
+        base_answer=base.text,
+        tuned_answer=tuned.text,
+        base_outcome=outcomes[0],
+        tuned_outcome=outcomes[1],
+        base_confidence=base.confidence,
+        tuned_confidence=tuned.confidence,
+        base_metrics=base.metrics,
+        tuned_metrics=tuned.metrics,
+    )
+
+
+def _require_difference(base: Side, tuned: Side, task: TaskSource) -> None:
+    """Refuse to compare a model with itself under two names: an adapter that was not applied.
+
+    Raises:
+        UserError: both give bit-identical logits.
+    """
+    import torch
+
+    row = json.loads(task.data.read_text().split("\n", 1)[0])
+    question = [{"role": "user", "content": row.get("prompt") or row["question"]}]
+    text, _ = batches.render(tuned.tokenizer, question, "")
+    logits = []
+    for side in (base, tuned):
+        ids = side.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(side.model.device)
+        with side.active(), torch.no_grad():
+            logits.append(side.model(input_ids=ids).logits)
+    if torch.equal(*logits):
+        raise UserError(f"run {tuned.name}: answers exactly as {base.name} does, so its adapter is not in effect")
+
+
+def _notes(samples: Sequence[Sample]) -> Iterator[str]:
+    """What a figure alone would hide: how much of a gain is silence."""
+    answerable = [sample for sample in samples if sample.graded and sample.reference]
+    if answerable:
+        base, tuned = (
+            sum(getattr(sample, f"{side}_outcome") == "abstained" for sample in answerable) / len(answerable)
+            for side in ("base", "tuned")
+        )
+        yield (
+            f"Of the {len(answerable)} answerable questions the tuned model declines to answer {tuned:.1%}, "
+            f"the base {base:.1%}."
+        )
+
+
+def _next_id(workspace: Workspace) -> str:
+    numbers = [int(path.name.removeprefix("eval-")) for path in workspace.reports.glob("eval-*")]
+    return f"eval-{max(numbers, default=0) + 1}"

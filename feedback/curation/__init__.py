@@ -1,0 +1,1 @@
+"""From judgements to training data that can be trusted."""

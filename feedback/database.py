@@ -1,0 +1,212 @@
+"""feedback.sqlite: candidates, judgements and demonstrations of every source, in named collections."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from feedback.errors import UserError
+from feedback.schema import Candidate, Demonstration, Judgement
+
+# Ordered and named; a name that has run is never edited, a change is a new entry.
+MIGRATIONS = [
+    (
+        "0001_candidates_judgements_demonstrations",
+        """
+        CREATE TABLE candidates (
+            collection TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL, added_at TEXT NOT NULL,
+            PRIMARY KEY (collection, id));
+        CREATE TABLE judgements (
+            collection TEXT NOT NULL, id TEXT NOT NULL, candidate_id TEXT NOT NULL, rater_kind TEXT NOT NULL,
+            rater_name TEXT NOT NULL, source TEXT NOT NULL, principle TEXT NOT NULL, verdict TEXT NOT NULL,
+            body TEXT NOT NULL, added_at TEXT NOT NULL, withdrawn_at TEXT,
+            PRIMARY KEY (collection, id),
+            FOREIGN KEY (collection, candidate_id) REFERENCES candidates (collection, id));
+        CREATE UNIQUE INDEX standing_judgement
+            ON judgements (collection, candidate_id, rater_kind, rater_name, source, principle)
+            WHERE withdrawn_at IS NULL;
+        CREATE TABLE demonstrations (
+            collection TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL, added_at TEXT NOT NULL,
+            withdrawn_at TEXT, PRIMARY KEY (collection, id));
+        """,
+    ),
+]
+
+
+@dataclass
+class Counts:
+    """How many records a write added, and how many were there already."""
+
+    candidates: int = 0
+    judgements: int = 0
+    demonstrations: int = 0
+    known: int = 0
+
+
+@dataclass(frozen=True)
+class StoredJudgement:
+    """A judgement with where and until when it stands."""
+
+    collection: str
+    judgement: Judgement
+    withdrawn_at: str | None
+
+
+class Database:
+    """The workspace's feedback. Nothing is deleted: what no longer stands is marked as withdrawn.
+
+    Args:
+        path: the SQLite file; it is made, and brought to the newest schema, when opened.
+
+    Raises:
+        UserError: the file is no database, or was written by a newer veritune.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute("PRAGMA foreign_keys=ON")
+            self._migrate()
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{path}: can't be read as a feedback database ({error}); restore it from a copy") from None
+
+    def __enter__(self) -> "Database":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def add(
+        self,
+        collection: str,
+        candidates: Iterable[Candidate] = (),
+        judgements: Iterable[Judgement] = (),
+        demonstrations: Iterable[Demonstration] = (),
+    ) -> Counts:
+        """Store records in one transaction; what is there already is counted, not doubled.
+
+        A rater has one standing judgement on a candidate by source and principle: a changed mind withdraws the
+        earlier one, a repeated one changes nothing.
+        """
+        counts = Counts()
+        with self._transaction() as db:
+            now = datetime.now(UTC).isoformat()
+            for candidate in candidates:
+                new = db.execute(
+                    "INSERT OR IGNORE INTO candidates VALUES (?, ?, ?, ?)",
+                    (collection, candidate.id, candidate.model_dump_json(), now),
+                ).rowcount
+                counts.candidates += new
+                counts.known += 1 - new
+            for judgement in judgements:
+                new = self._add_judgement(db, collection, judgement, now)
+                counts.judgements += new
+                counts.known += 1 - new
+            for demonstration in demonstrations:
+                new = db.execute(
+                    "INSERT OR IGNORE INTO demonstrations VALUES (?, ?, ?, ?, NULL)",
+                    (collection, demonstration.id, demonstration.model_dump_json(), now),
+                ).rowcount
+                counts.demonstrations += new
+                counts.known += 1 - new
+        return counts
+
+    def _add_judgement(self, db: sqlite3.Connection, collection: str, judgement: Judgement, now: str) -> int:
+        place = (
+            collection,
+            judgement.candidate_id,
+            judgement.rater.kind,
+            judgement.rater.name,
+            judgement.source,
+            judgement.principle or "",
+        )
+        standing = db.execute(
+            "SELECT id, verdict FROM judgements WHERE collection=? AND candidate_id=? AND rater_kind=? AND "
+            "rater_name=? AND source=? AND principle=? AND withdrawn_at IS NULL",
+            place,
+        ).fetchone()
+        if standing and standing[1] == judgement.verdict:
+            return 0
+        if standing:
+            db.execute(
+                "UPDATE judgements SET withdrawn_at=? WHERE collection=? AND id=?", (now, collection, standing[0])
+            )
+        db.execute(
+            "INSERT INTO judgements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+            (collection, judgement.id, *place[1:], judgement.verdict, judgement.model_dump_json(), now),
+        )
+        return 1
+
+    def collections(self) -> dict[str, dict[str, int]]:
+        """Standing records of each kind, by collection."""
+        found: dict[str, dict[str, int]] = {}
+        for kind in ("candidates", "judgements", "demonstrations"):
+            where = "" if kind == "candidates" else " WHERE withdrawn_at IS NULL"
+            for name, count in self._connection.execute(f"SELECT collection, count(*) FROM {kind}{where} GROUP BY 1"):
+                found.setdefault(name, {"candidates": 0, "judgements": 0, "demonstrations": 0})[kind] = count
+        return dict(sorted(found.items()))
+
+    def candidates(self, collections: Sequence[str]) -> Iterator[Candidate]:
+        """Candidates of the named collections, in the order in which they came."""
+        rows = self._rows("SELECT body FROM candidates WHERE collection IN ({}) ORDER BY rowid", collections)
+        return (Candidate.model_validate_json(body) for (body,) in rows)
+
+    def judgements(self, collections: Sequence[str]) -> Iterator[Judgement]:
+        """Standing judgements of the named collections, in the order in which they came."""
+        rows = self._rows(
+            "SELECT body FROM judgements WHERE withdrawn_at IS NULL AND collection IN ({}) ORDER BY rowid", collections
+        )
+        return (Judgement.model_validate_json(body) for (body,) in rows)
+
+    def demonstrations(self, collections: Sequence[str]) -> Iterator[Demonstration]:
+        """Standing demonstrations of the named collections, in the order in which they came."""
+        rows = self._rows(
+            "SELECT body FROM demonstrations WHERE withdrawn_at IS NULL AND collection IN ({}) ORDER BY rowid",
+            collections,
+        )
+        return (Demonstration.model_validate_json(body) for (body,) in rows)
+
+    def find_judgement(self, prefix: str) -> StoredJudgement | None:
+        """The judgement whose id begins with `prefix`, withdrawn or not.
+
+        Raises:
+            UserError: several do.
+        """
+        rows = self._connection.execute(
+            "SELECT collection, body, withdrawn_at FROM judgements WHERE substr(id, 1, ?) = ? LIMIT 2",
+            (len(prefix), prefix),
+        ).fetchall()
+        if len(rows) > 1:
+            raise UserError(f"judgement {prefix!r}: several ids begin with it; give more of its characters")
+        return StoredJudgement(rows[0][0], Judgement.model_validate_json(rows[0][1]), rows[0][2]) if rows else None
+
+    def _rows(self, query: str, values: Sequence[str]) -> sqlite3.Cursor:
+        return self._connection.execute(query.format(", ".join("?" * len(values))), tuple(values))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._connection
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def _migrate(self) -> None:
+        with self._transaction() as db:
+            db.execute("CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, applied_at TEXT NOT NULL)")
+            applied = {name for (name,) in db.execute("SELECT name FROM migrations")}
+            unknown = applied - {name for name, _ in MIGRATIONS}
+            if unknown:
+                raise UserError(f"{self.path}: written by a newer veritune ({sorted(unknown)[0]}); upgrade this one")
+            for name, script in MIGRATIONS:
+                if name not in applied:
+                    for statement in script.split(";\n"):
+                        db.execute(statement)
+                    db.execute("INSERT INTO migrations VALUES (?, ?)", (name, datetime.now(UTC).isoformat()))

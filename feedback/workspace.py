@@ -1,0 +1,127 @@
+"""A workspace: plain folders that hold a project's feedback, datasets, runs and reports."""
+
+import os
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from feedback.errors import UserError
+from feedback.files import write_atomic
+
+SETTINGS_FILE = "veritune.toml"
+ENVIRONMENT_VARIABLE = "VERITUNE_WORKSPACE"
+
+
+class EvaluationSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    questions: list[str] = Field(
+        default=[],
+        description="JSONL files of held-out questions: {question, answers, slice}; no answers = unanswerable",
+    )
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    model: str | None = Field(default=None, description="base model that recipes use unless they name one")
+    rater: str | None = Field(default=None, description="name under which votes of this workspace's app are kept")
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+
+TEMPLATE = """\
+# What is set once for this workspace; a recipe's own key wins.
+
+# The base model: a folder or a hub name, e.g. "HuggingFaceTB/SmolLM2-135M-Instruct".
+# model = ""
+
+# The name under which votes from the app are kept (default: your login name).
+# rater = ""
+
+[evaluation]
+# JSONL files of held-out questions, one {"question": ..., "answers": [...], "slice": ...} a line.
+# An empty list of answers marks a question that can't be answered: the right reply is to say so.
+questions = []
+"""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths of one workspace, and its settings."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        return self.root / "feedback.sqlite"
+
+    @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "veritune.log"
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What veritune.toml says.
+
+        Raises:
+            UserError: the file is no TOML, or holds an unknown key or a value of the wrong kind.
+        """
+        path = self.root / SETTINGS_FILE
+        try:
+            return Settings.model_validate(tomllib.loads(path.read_text()))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: not valid TOML ({error})") from None
+        except ValidationError as error:
+            raise UserError(*(f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from None
+
+
+def create(root: Path) -> Workspace:
+    """Make a workspace; what is there already stays.
+
+    Raises:
+        UserError: the folder can't be made or written.
+    """
+    workspace = Workspace(root.resolve())
+    try:
+        for folder in (workspace.datasets, workspace.runs, workspace.reports, workspace.cache):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not (workspace.root / SETTINGS_FILE).exists():
+            write_atomic(workspace.root / SETTINGS_FILE, TEMPLATE)
+    except OSError as error:
+        raise UserError(f"{root}: a workspace can't be made here ({error.strerror})") from None
+    return workspace
+
+
+def find(given: Path | None) -> Workspace:
+    """The workspace that was named, else VERITUNE_WORKSPACE's, else the nearest parent folder that is one.
+
+    Raises:
+        UserError: there is none.
+    """
+    named = given or (Path(os.environ[ENVIRONMENT_VARIABLE]) if os.environ.get(ENVIRONMENT_VARIABLE) else None)
+    if named is not None:
+        if (named / SETTINGS_FILE).is_file():
+            return Workspace(named.resolve())
+        raise UserError(f"{named}: no workspace (it holds no {SETTINGS_FILE}); make one with `veritune init {named}`")
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / SETTINGS_FILE).is_file():
+            return Workspace(folder)
+    raise UserError(f"{here}: no workspace here or above; make one with `veritune init`, or name one with --workspace")

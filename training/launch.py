@@ -1,0 +1,270 @@
+"""`train`: from a recipe to a finished run; `resume`: on from the last whole checkpoint."""
+
+import logging
+import platform
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.metadata import version as package_version
+from typing import Any
+
+from feedback import versions
+from feedback.errors import UserError
+from feedback.files import atomic_folder, hash_folder, write_atomic
+from feedback.versions import DatasetVersion
+from feedback.workspace import Workspace
+from training import models, preflight, runs
+from training.config import Recipe, parse_recipe, read_recipe
+from training.runs import Run
+
+DEFAULT_LENGTH = 1024
+PACKAGES = ("veritune", "torch", "transformers", "trl", "peft")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe whose every name has been found."""
+
+    recipe: Recipe
+    version: DatasetVersion
+    parent: Run | None
+    config: Any
+    tokenizer: Any
+
+    @property
+    def max_length(self) -> int:
+        assert self.recipe.max_length is not None
+        return self.recipe.max_length
+
+    @property
+    def model(self) -> str:
+        assert self.recipe.model is not None
+        return self.recipe.model
+
+
+def train(workspace: Workspace, recipe_name: str, overrides: list[str], report: Any) -> Run:
+    """Check a recipe, train it to its end, and leave the adapter in the run's folder.
+
+    Args:
+        overrides: `key=value`, as on the command line.
+        report: takes the lines that a person at the screen reads.
+
+    Raises:
+        UserError: everything that is wrong with the recipe and what it names, together.
+        TrainingError: training had to be stopped.
+    """
+    prepared = prepare(workspace, *read_recipe(recipe_name, overrides))
+    run = runs.create(workspace, prepared.recipe.method, prepared.recipe, _first_manifest(prepared))
+    _execute(run, prepared, report)
+    return run
+
+
+def resume(workspace: Workspace, run_id: str, report: Any) -> Run:
+    """Go on with a run that did not finish; what follows equals what would have followed.
+
+    Raises:
+        UserError: it finished, it is running, or its inputs are no longer what they were.
+    """
+    run = runs.find(workspace, run_id)
+    if run.state in ("finished", "running"):
+        raise UserError(f"run {run_id}: {run.state}; only a run that ended before its end can be resumed")
+    prepared = prepare(workspace, run.recipe.model_dump(), str(run.folder / "recipe.yaml"))
+    manifest, now = run.manifest, _first_manifest(prepared)
+    changed = [key for key in ("dataset", "model", "parent") if manifest[key] != now[key]]
+    if changed:
+        raise UserError(
+            *(f"run {run_id}: its {k} is no longer what it was trained on; start a new run" for k in changed)
+        )
+    run.update(state="running", process=runs.this_process(), error=None)
+    _execute(run, prepared, report)
+    return run
+
+
+def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepared:
+    """Find everything that a recipe names, and fill in what it leaves open.
+
+    Raises:
+        UserError: with one line for every mistake, in the recipe's form and in what it names.
+    """
+    mistakes: list[str] = []
+    values = dict(values)
+    parent = version = config = tokenizer = None
+    with _collecting(mistakes):
+        parent = runs.find(workspace, values["parent"]) if values.get("parent") else None
+        if parent is not None:
+            parent.verify_adapter()
+    if parent is not None:
+        for key in ("model", "chat_template", "pad_token", "eos_token"):
+            values[key] = values.get(key) or parent.manifest["recipe"][key]
+        if values.get("lora") in (None, Recipe.model_fields["lora"].default.model_dump()):
+            values["lora"] = parent.manifest["recipe"]["lora"]
+        elif values["lora"] != parent.manifest["recipe"]["lora"]:
+            mistakes.append(
+                f"recipe {place}: lora: differs from that of its parent {parent.id}, whose adapter it goes on with"
+            )
+    values["model"] = values.get("model") or workspace.settings.model
+    recipe = None
+    with _collecting(mistakes):
+        recipe = parse_recipe(values, place)
+    if isinstance(values.get("dataset"), str):
+        with _collecting(mistakes):
+            version = versions.load(workspace, values["dataset"])
+    if not values["model"]:
+        mistakes.append(f"recipe {place}: model: missing; add model=FOLDER_OR_HUB_NAME, or set it in veritune.toml")
+    elif isinstance(values["model"], str):
+        with _collecting(mistakes):
+            config = models.load_config(values["model"])
+        if config is not None and recipe is not None:
+            with _collecting(mistakes):
+                tokenizer = models.load_tokenizer(values["model"], recipe)
+                mistakes += models.tokenizer_mistakes(tokenizer, values["model"])
+                mistakes += preflight.check_agreement(tokenizer, config, values["model"])
+            with _collecting(mistakes):
+                models.lora_targets(recipe.lora, models.module_names(values["model"]))
+            context = getattr(config, "max_position_embeddings", DEFAULT_LENGTH)
+            if recipe.max_length is not None and recipe.max_length > context:
+                mistakes.append(
+                    f"recipe {place}: max_length: {recipe.max_length} is more than the model's {context} positions"
+                )
+            recipe = recipe.model_copy(update={"max_length": recipe.max_length or min(context, DEFAULT_LENGTH)})
+    if mistakes:
+        raise UserError(*dict.fromkeys(mistakes))
+    assert recipe is not None
+    assert version is not None
+    return Prepared(recipe.model_copy(update={"dataset": version.id}), version, parent, config, tokenizer)
+
+
+def _execute(run: Run, prepared: Prepared, report: Any) -> None:
+    with _logged(run):
+        try:
+            _train(run, prepared, report)
+        except KeyboardInterrupt:
+            run.update(state="stopped", process=None)
+            raise
+        except BaseException as error:
+            logging.getLogger(__name__).error(traceback.format_exc())
+            run.update(state="failed", process=None, error=" ".join(str(error).split())[:1000])
+            raise
+    run.update(
+        state="finished",
+        process=None,
+        finished_at=datetime.now(UTC).isoformat(),
+        adapter=hash_folder(run.adapter),
+    )
+
+
+def _train(run: Run, prepared: Prepared, report: Any) -> None:
+    from datasets import Dataset
+    from transformers import set_seed
+
+    recipe, tokenizer = prepared.recipe, prepared.tokenizer
+    method = import_module(f"training.{recipe.method}")
+    encoded = {}
+    for split in ("train", "validation"):
+        selected = method.select_rows(recipe, prepared.version, split)
+        encoded[split], lengths = method.encode_rows(tokenizer, selected, prepared.max_length)
+        if split == "train":
+            checks = preflight.check_rows(recipe, tokenizer, encoded[split], lengths, prepared.max_length)
+
+    model = models.load_base(prepared.model, recipe.precision)
+    # Before the adapter is made: its initial weights are drawn from this seed.
+    set_seed(recipe.seed)
+    if prepared.parent is not None:
+        adapted = models.load_adapter(model, prepared.parent.adapter, trainable=True)
+    else:
+        adapted = models.add_adapter(model, recipe.lora)
+    trainable, parameters = adapted.get_nb_trainable_parameters()
+    checks |= preflight.check_memory(recipe, prepared.config, parameters, trainable, prepared.max_length)
+    run.update(preflight=checks)
+    report(
+        f"{run.id}: {checks['rows']} rows of {prepared.version.id}, {trainable:,} of {parameters:,} parameters train; "
+        f"{checks['truncated']} rows cut at {prepared.max_length} tokens, {checks['dropped_too_long']} left out"
+    )
+    report(f"first row, the loss on what stands in ⟦⟧: {checks['example'][:300]!r}")
+
+    validation = Dataset.from_list(encoded["validation"]) if encoded["validation"] else None
+    trainer = method.make_trainer(recipe, run, adapted, tokenizer, Dataset.from_list(encoded["train"]), validation)
+    trainer.attach(run, recipe, report)
+    checkpoints = run.checkpoints()
+    run.forget_metrics_after(int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0)
+    run.update(total_steps=_total_steps(recipe, len(encoded["train"])))
+    trainer.train_from(checkpoints[-1] if checkpoints else None)
+
+    if not run.adapter.exists():
+        with atomic_folder(run.adapter) as staging:
+            adapted.save_pretrained(str(staging), selected_adapters=["default"])
+            tokenizer.save_pretrained(str(staging))
+    write_atomic(run.folder / "MODEL_CARD.md", _card(run, prepared))
+
+
+def _total_steps(recipe: Recipe, rows: int) -> int:
+    if recipe.max_steps is not None:
+        return recipe.max_steps
+    batches = -(-rows // recipe.batch_size)
+    return -(-int(recipe.epochs * -(-batches // recipe.gradient_accumulation) * 1000) // 1000)
+
+
+def _first_manifest(prepared: Prepared) -> dict[str, Any]:
+    parent = prepared.parent
+    return {
+        "state": "running",
+        "process": runs.this_process(),
+        "created_at": datetime.now(UTC).isoformat(),
+        "command": shlex.join(["veritune", *sys.argv[1:]]),
+        "recipe": prepared.recipe.model_dump(),
+        "dataset": {"id": prepared.version.id, "fingerprint": prepared.version.fingerprint},
+        "model": {"name": prepared.model, "hash": models.model_hash(prepared.model)},
+        "parent": {"run_id": parent.id, "adapter": parent.manifest["adapter"]} if parent else None,
+        "backend": "transformers, PEFT and TRL",
+        "packages": {name: package_version(name) for name in PACKAGES},
+        "hardware": _hardware(),
+        "total_steps": 0,
+    }
+
+
+def _hardware() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def _card(run: Run, prepared: Prepared) -> str:
+    recipe = prepared.recipe
+    return f"""# {run.id}
+
+A {recipe.method.upper()} adapter (LoRA, rank {recipe.lora.r}) for `{prepared.model}`, trained by veritune
+{package_version("veritune")} on the dataset `{prepared.version.id}` (fingerprint `{prepared.version.fingerprint}`)
+{f"from the adapter of {prepared.parent.id}" if prepared.parent else "from the base model"}.
+The recipe stands in recipe.yaml, what was logged in metrics.jsonl.
+
+How it compares with its base is not known from training: `veritune eval {run.id}` measures it.
+"""
+
+
+@contextmanager
+def _collecting(mistakes: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        mistakes.extend(error.lines)
+
+
+@contextmanager
+def _logged(run: Run) -> Iterator[None]:
+    """Send what libraries log and warn to the run's log.txt as long as it runs."""
+    handler = logging.FileHandler(run.folder / "log.txt")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()

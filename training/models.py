@@ -1,0 +1,228 @@
+"""Loading base models, tokenizers and adapters; safetensors only, never code from a model's folder."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from feedback.errors import UserError
+from feedback.files import content_hash, hash_file
+from training.config import Lora, Recipe
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+# Names of the same projections in different architectures.
+ROLES = {
+    "q": {"q_proj", "query", "q_lin", "wq", "Wqkv", "c_attn", "query_key_value", "qkv_proj"},
+    "k": {"k_proj", "key", "k_lin", "wk"},
+    "v": {"v_proj", "value", "v_lin", "wv"},
+    "o": {"o_proj", "out_proj", "out_lin", "wo", "dense", "c_proj"},
+    "mlp": {
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+        "gate_up_proj",
+        "fc1",
+        "fc2",
+        "lin1",
+        "lin2",
+        "c_fc",
+        "wi",
+        "dense_h_to_4h",
+    },
+}
+PRESET_ROLES = {
+    "attention-minimal": ("q", "v"),
+    "attention": ("q", "v", "o"),
+    "all-linear": ("q", "k", "v", "o", "mlp"),
+}
+
+
+def load_tokenizer(name: str, recipe: Recipe | None = None) -> "PreTrainedTokenizerBase":
+    """A tokenizer with the recipe's chat template and special tokens in place.
+
+    Raises:
+        UserError: the model is not to be had, or what the recipe names does not exist; one line for each.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {name!r}: its tokenizer can't be loaded ({_first_line(error)})") from None
+    if recipe is None:
+        return tokenizer
+    mistakes = []
+    if recipe.chat_template is not None:
+        shipped = TEMPLATES / f"{recipe.chat_template}.jinja"
+        path = shipped if shipped.is_file() else Path(recipe.chat_template)
+        if path.is_file():
+            tokenizer.chat_template = path.read_text()
+        else:
+            names = ", ".join(sorted(template.stem for template in TEMPLATES.glob("*.jinja")))
+            mistakes.append(f"chat_template: {recipe.chat_template!r} is neither a file nor one of {names}")
+    for key in ("pad_token", "eos_token"):
+        token = getattr(recipe, key)
+        if token is not None and token not in tokenizer.get_vocab():
+            mistakes.append(f"{key}: {token!r} is not in the vocabulary of {name}")
+        elif token is not None:
+            setattr(tokenizer, key, token)
+    if mistakes:
+        raise UserError(*mistakes)
+    return tokenizer
+
+
+def tokenizer_mistakes(tokenizer: "PreTrainedTokenizerBase", name: str) -> list[str]:
+    """What would keep a model from learning to answer and to stop, each with its remedy."""
+    mistakes = []
+    if not tokenizer.chat_template:
+        mistakes.append(
+            f"model {name}: its tokenizer has no chat template, so the form of a question and its answer is unknown; "
+            "set chat_template=plain, chat_template=chatml or a Jinja file (or take the model's instruct variant)"
+        )
+    if tokenizer.eos_token_id is None:
+        mistakes.append(f"model {name}: its tokenizer has no EOS token, so answers would not end; set eos_token=...")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        problem = "has no pad token" if tokenizer.pad_token_id is None else f"pads with its EOS {tokenizer.eos_token!r}"
+        mistakes.append(
+            f"model {name}: its tokenizer {problem}, which teaches models not to stop; "
+            f"set pad_token={_pad_suggestion(tokenizer)}"
+        )
+    return mistakes
+
+
+def load_config(name: str) -> Any:
+    """A model's configuration.
+
+    Raises:
+        UserError: neither a model folder nor a name that the hub knows.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model {name!r}: neither a model folder nor to be had from the hub ({_first_line(error)})"
+        ) from None
+
+
+def load_base(name: str, precision: str = "auto") -> "PreTrainedModel":
+    """The base model on the device at hand.
+
+    Raises:
+        UserError: no such model, or none with safetensors weights.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    load_config(name)
+    cuda = torch.cuda.is_available()
+    wants_bf16 = precision == "bf16" or (precision == "auto" and cuda and torch.cuda.is_bf16_supported())
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.bfloat16 if wants_bf16 else torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {name!r}: its weights can't be loaded as safetensors ({_first_line(error)})") from None
+    return model.to("cuda" if cuda else "cpu")
+
+
+def module_names(name: str) -> list[str]:
+    """Full names of a model's linear layers, found without loading its weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(load_config(name), trust_remote_code=False)
+    return [path for path, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
+
+
+def lora_targets(lora: Lora, linear: Iterable[str]) -> list[str]:
+    """The module names that a preset or a list stands for in this architecture.
+
+    Args:
+        linear: full names of the model's linear layers.
+
+    Raises:
+        UserError: a target matches nothing; the line lists what exists.
+    """
+    leaves = sorted({path.rsplit(".", 1)[-1] for path in linear} - {"lm_head", "embed_out"})
+    found: list[str]
+    if isinstance(lora.targets, str):
+        wanted = set().union(*(ROLES[role] for role in PRESET_ROLES[lora.targets]))
+        found = [leaf for leaf in leaves if leaf in wanted]
+        missing = [] if found else [lora.targets]
+    else:
+        found = list(lora.targets)
+        missing = [t for t in lora.targets if not any(path == t or path.endswith(f".{t}") for path in linear)]
+    if missing:
+        raise UserError(
+            *(f"lora.targets: {name!r} matches no layer; there are {', '.join(leaves)}" for name in missing)
+        )
+    return found
+
+
+def add_adapter(model: "PreTrainedModel", lora: Lora) -> "PeftModel":
+    """Put a fresh LoRA adapter on a base; seed before, since this draws its initial weights."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    linear = {path: module for path, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)}
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora_targets(lora, linear),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in linear.values()),
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def load_adapter(model: "PreTrainedModel", folder: Path, trainable: bool = False) -> "PeftModel":
+    """Put a saved adapter on its base."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, use_safetensors=True)
+
+
+def model_hash(name: str) -> str:
+    """Names a model by its bytes, or by its commit where it comes from the hub."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return str(load_config(name)._commit_hash)
+    files = sorted([*folder.glob("*.safetensors"), folder / "config.json"])
+    return content_hash({path.name: hash_file(path) for path in files})
+
+
+def frozen_checksums(model: "torch.nn.Module") -> dict[str, int]:
+    """A checksum of the bits of every frozen parameter, to show that training left them alone."""
+    import torch
+
+    sums = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            bits = parameter.detach().contiguous().view(torch.uint8).flatten()
+            whole = bits[: len(bits) // 4 * 4].view(torch.int32)
+            # Weighting by position makes a swap of two values visible.
+            sums[name] = int((whole.long() * (torch.arange(len(whole), device=whole.device) % 65521 + 1)).sum())
+    return sums
+
+
+def _pad_suggestion(tokenizer: "PreTrainedTokenizerBase") -> str:
+    vocabulary = tokenizer.get_vocab()
+    named = ("<|finetune_right_pad_id|>", "<pad>", "<|pad|>", "[PAD]", "<|endoftext|>", "<unk>", "[UNK]")
+    return next(
+        (t for t in named if t in vocabulary and t != tokenizer.eos_token), "a token that answers never contain"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200]

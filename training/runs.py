@@ -1,0 +1,164 @@
+"""Run folders: recipe, manifest, metrics, checkpoints and the adapter of one training run."""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from feedback.errors import UserError
+from feedback.files import hash_folder, write_atomic
+from feedback.workspace import Workspace
+from training.config import Recipe, parse_recipe
+
+MANIFEST = "manifest.json"
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+KEPT_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, by its folder."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return json.loads((self.folder / MANIFEST).read_text())
+
+    @property
+    def recipe(self) -> Recipe:
+        path = self.folder / "recipe.yaml"
+        return parse_recipe(yaml.safe_load(path.read_text()), str(path))
+
+    def update(self, **entries: Any) -> None:
+        """Change entries of the manifest, whole or not at all."""
+        text = json.dumps(self.manifest | entries, indent=2, ensure_ascii=False)
+        write_atomic(self.folder / MANIFEST, text + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """What was logged, in order of steps; a line cut short by a crash is left out."""
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drop the lines that a resumed run is going to write again."""
+        kept = [line for line in self.metrics() if line["step"] <= step]
+        write_atomic(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+    def checkpoints(self) -> list[Path]:
+        """Whole checkpoints, oldest first; they are renamed into place when complete."""
+        folders = [path for path in (self.folder / "checkpoints").glob("*") if CHECKPOINT.fullmatch(path.name)]
+        return sorted(folders, key=lambda path: int(path.name.split("-")[1]))
+
+    def rotate_checkpoints(self) -> None:
+        """Remove all checkpoints but the newest, and what a crash left half-written."""
+        for path in [*self.checkpoints()[:-KEPT_CHECKPOINTS], *(self.folder / "checkpoints").glob(".*.part")]:
+            shutil.rmtree(path)
+
+    @property
+    def state(self) -> str:
+        """running, finished, failed, stopped (by the user) or interrupted (its process is gone)."""
+        manifest = self.manifest
+        return (
+            "interrupted" if manifest["state"] == "running" and not _alive(manifest["process"]) else manifest["state"]
+        )
+
+    def status(self) -> dict[str, Any]:
+        """What `train status --json` prints."""
+        manifest, metrics = self.manifest, self.metrics()
+        latest: dict[str, Any] = {}
+        for line in metrics:
+            latest |= line
+        return {
+            "run_id": self.id,
+            "state": self.state,
+            "method": manifest["method"],
+            "step": latest.pop("step", 0),
+            "total_steps": manifest["total_steps"],
+            "metrics": latest,
+            "dataset": manifest["dataset"]["id"],
+            "parent": manifest["parent"]["run_id"] if manifest["parent"] else None,
+            "error": manifest.get("error"),
+        }
+
+    def verify_adapter(self) -> None:
+        """Compare the adapter's bytes with the manifest.
+
+        Raises:
+            UserError: the run made no adapter yet, or its bytes were altered.
+        """
+        expected = self.manifest.get("adapter")
+        if expected is None:
+            raise UserError(f"run {self.id}: {self.state}, so it has no adapter; `veritune train resume {self.id}`")
+        if hash_folder(self.adapter) != expected:
+            raise UserError(f"run {self.id}: the files in {self.adapter} no longer match its manifest; train it again")
+
+
+def create(workspace: Workspace, method: str, recipe: Recipe, manifest: Mapping[str, Any]) -> Run:
+    """Make the folder of a new run, numbered within its method."""
+    number = max(
+        (int(run.id.split("-")[-1]) for run in list_runs(workspace) if run.id.startswith(f"{method}-")), default=0
+    )
+    while True:
+        number += 1
+        run = Run(workspace.runs / f"{method}-{number}")
+        try:
+            run.folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+    (run.folder / "checkpoints").mkdir()
+    write_atomic(run.folder / "recipe.yaml", yaml.safe_dump(recipe.model_dump(), sort_keys=False))
+    write_atomic(run.folder / MANIFEST, json.dumps({"run_id": run.id, "method": method, **manifest}, indent=2) + "\n")
+    return run
+
+
+def find(workspace: Workspace, run_id: str) -> Run:
+    """The run of that id.
+
+    Raises:
+        UserError: there is none.
+    """
+    for run in list_runs(workspace):
+        if run.id == run_id:
+            return run
+    names = ", ".join(run.id for run in list_runs(workspace)) or "none yet"
+    raise UserError(f"run {run_id!r}: not in this workspace, which has {names}")
+
+
+def list_runs(workspace: Workspace) -> list[Run]:
+    """All runs, oldest first."""
+    runs = [Run(path.parent) for path in workspace.runs.glob(f"*/{MANIFEST}")]
+    return sorted(runs, key=lambda run: run.manifest["created_at"])
+
+
+def this_process() -> dict[str, float]:
+    """Names this process so that another one with the same number is not taken for it."""
+    import os
+
+    import psutil
+
+    return {"pid": os.getpid(), "started": psutil.Process().create_time()}
+
+
+def _alive(process: Mapping[str, float]) -> bool:
+    import psutil
+
+    try:
+        return psutil.Process(int(process["pid"])).create_time() == process["started"]
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,200 @@
+"""What every method's trainer shares: whole checkpoints, metrics.jsonl, schedule, and a check of the first step."""
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
+
+from feedback.files import sync_tree
+from training import schedules
+from training.config import Recipe
+from training.models import frozen_checksums
+from training.runs import Run
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState
+
+Report = Callable[[str], None]
+
+
+class TrainingError(Exception):
+    """A run that must not go on; the message says why and what to try."""
+
+
+def arguments(recipe: Recipe, run: Run) -> dict[str, Any]:
+    """The entries of TRL's configs that do not depend on the method."""
+    return {
+        "output_dir": str(run.folder / "checkpoints"),
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "learning_rate": recipe.learning_rate,
+        "weight_decay": recipe.weight_decay,
+        "num_train_epochs": recipe.epochs,
+        "max_steps": recipe.max_steps or -1,
+        "per_device_train_batch_size": recipe.batch_size,
+        "per_device_eval_batch_size": recipe.batch_size,
+        "gradient_accumulation_steps": recipe.gradient_accumulation,
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "bf16": False,
+        "save_strategy": "steps",
+        "save_steps": recipe.checkpoint_every,
+        "logging_steps": recipe.log_every,
+        "logging_nan_inf_filter": False,
+        "eval_strategy": "steps" if recipe.validate_every else "epoch",
+        "eval_steps": recipe.validate_every,
+        "report_to": recipe.tracker,
+        "run_name": run.id,
+        "remove_unused_columns": False,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "max_length": None,
+    }
+
+
+class RunTrainer:
+    """Mixed into TRL's trainers, before them."""
+
+    run: Run
+    recipe: Recipe
+
+    def attach(self, run: Run, recipe: Recipe, report: Report) -> None:
+        """Bind the trainer to its run folder, once it is constructed."""
+        self.run, self.recipe = run, recipe
+        for callback in (PrinterCallback, ProgressCallback):
+            self.remove_callback(callback)
+        self.add_callback(Metrics(run, report))
+        self.add_callback(FirstStep(self))
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
+        self.lr_scheduler = LambdaLR(
+            optimizer or self.optimizer,
+            lambda step: schedules.linear(step, num_training_steps, self.recipe.warmup),
+        )
+        return self.lr_scheduler
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """TRL writes one into every checkpoint; ours is written once, with the lineage."""
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # The parent writes file by file into what _get_output_dir says; only a whole checkpoint gets its name.
+        self._staging = self.run.folder / "checkpoints" / f".{self.state.global_step}.part"
+        shutil.rmtree(self._staging, ignore_errors=True)
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        written = self._staging / f"checkpoint-{self.state.global_step}"
+        sync_tree(written)
+        target = self.run.folder / "checkpoints" / written.name
+        shutil.rmtree(target, ignore_errors=True)
+        os.rename(written, target)
+        self.run.rotate_checkpoints()
+
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Train, going on from a checkpoint where there is one."""
+        if checkpoint is not None:
+            counted = [line["num_tokens"] for line in self.run.metrics() if "num_tokens" in line]
+            self._total_train_tokens = counted[-1] if counted else 0
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    if TYPE_CHECKING:
+        optimizer: torch.optim.Optimizer
+        state: TrainerState
+        model: Any
+        train_dataset: Any
+        data_collator: Callable[..., Any]
+
+        def add_callback(self, callback: Any) -> None: ...
+        def remove_callback(self, callback: Any) -> None: ...
+        def train(self, resume_from_checkpoint: str | None) -> Any: ...
+
+
+class Metrics(TrainerCallback):
+    """Writes metrics.jsonl, tells the person at the screen how far it is, and stops a run that diverged."""
+
+    def __init__(self, run: Run, report: Report) -> None:
+        self.path = run.folder / "metrics.jsonl"
+        self.report = report
+        self.began: tuple[float, int] | None = None
+        self.told = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: "TrainerState", control: "TrainerControl", **_: Any
+    ) -> None:
+        self.began = (time.monotonic(), state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: "TrainerState", control: "TrainerControl", **_: Any) -> None:
+        # A line that averages over steps on both sides of a checkpoint could not be written again after a resume.
+        if state.global_step % args.save_steps == 0:
+            control.should_log = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: "TrainerState",
+        control: "TrainerControl",
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        if not logs or "train_runtime" in logs:
+            return
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+        loss = logs.get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} at step {state.global_step}; the last whole checkpoint is kept; "
+                f"try a lower learning_rate than {args.learning_rate:g}"
+            )
+        now = time.monotonic()
+        if loss is not None and (now - self.told > 3 or state.global_step == state.max_steps):
+            self.told = now
+            began, first = self.began or (now, 0)
+            left = (now - began) / max(1, state.global_step - first) * (state.max_steps - state.global_step)
+            self.report(f"step {state.global_step}/{state.max_steps}, loss {loss:.4f}, about {left:.0f} s left")
+
+
+class FirstStep(TrainerCallback):
+    """After the first step the adapter must have changed the model's answers, and the base not a single bit."""
+
+    def __init__(self, trainer: RunTrainer) -> None:
+        self.trainer = trainer
+        self.first: int | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: "TrainerState", control: "TrainerControl", **_: Any
+    ) -> None:
+        self.first = state.global_step + 1
+        if self.first <= state.max_steps:
+            self.logits, self.frozen = self._logits(), frozen_checksums(self.trainer.model)
+
+    def on_step_end(self, args: TrainingArguments, state: "TrainerState", control: "TrainerControl", **_: Any) -> None:
+        if state.global_step != self.first:
+            return
+        if torch.equal(self._logits(), self.logits):
+            raise TrainingError(
+                "the first step left the model's answers as they were: the adapter is not in effect, or the "
+                f"learning_rate {args.learning_rate:g} is too small for its precision"
+            )
+        if frozen_checksums(self.trainer.model) != self.frozen:
+            raise TrainingError("the first step altered weights of the frozen base; this is a fault of veritune")
+        del self.logits, self.frozen
+
+    @torch.no_grad()
+    def _logits(self) -> torch.Tensor:
+        row = self.trainer.train_dataset[0]
+        ids = row.get("input_ids") or row["prompt_ids"] + row["chosen_ids"]
+        model = self.trainer.model
+        was_training = model.training
+        model.eval()
+        logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
+        model.train(was_training)
+        return logits

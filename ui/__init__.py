@@ -1,0 +1,1 @@
+"""The command line, the app and the demo: thin, without logic of their own."""

@@ -1,0 +1,118 @@
+"""`eval`, `report` and `lineage`: what training did to the model, and where it came from."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ui.cli.common import AsJson, current_workspace, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from evaluation.results import Results
+
+report = typer.Typer(help="Show and list reports.", no_args_is_help=True)
+ReportId = Annotated[str, typer.Argument(metavar="REPORT", help="Id of a report, e.g. eval-1.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("eval")(evaluate)
+    app.add_typer(report, name="report")
+    app.command()(lineage)
+
+
+def evaluate(
+    target: Annotated[str, typer.Argument(help="Id of a finished run.")],
+    against: Annotated[
+        str | None, typer.Option(help="Id of another run on the same base; default: the base itself.")
+    ] = None,
+    suite: Annotated[str, typer.Option(help="Which tasks to ask.")] = "quick",
+    limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many items of each task only.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Items in one forward pass.")] = 32,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a tuned model with its base on the same items, and write a report."""
+    from evaluation.suites import evaluate
+
+    workspace = current_workspace()
+    results = evaluate(workspace, target, against, suite, limit, batch_size, say)
+    if as_json:
+        print_json(results.model_dump(mode="json"))
+    else:
+        _print(results)
+        say(f"report: {workspace.reports / results.report_id / 'report.html'}")
+
+
+@report.command()
+def show(report_id: ReportId, as_json: AsJson = False) -> None:
+    """Print a report's figures."""
+    from evaluation.results import read_results
+    from feedback.errors import UserError
+    from feedback.versions import NAME
+
+    workspace = current_workspace()
+    if not NAME.fullmatch(report_id):
+        raise UserError(f"report {report_id!r}: no such report; `veritune report list` shows what there is")
+    results = read_results(workspace.reports / report_id)
+    if as_json:
+        print_json(results.model_dump(mode="json"))
+    else:
+        _print(results)
+        say(f"report: {workspace.reports / report_id / 'report.html'}")
+
+
+@report.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List all reports."""
+    from evaluation.results import list_results
+
+    found = list_results(current_workspace().reports)
+    if as_json:
+        print_json(
+            [{"report_id": r.report_id, "base": r.base, "tuned": r.tuned, "created_at": r.created_at} for r in found]
+        )
+    else:
+        rows = [(r.report_id, r.tuned, r.base, r.created_at.isoformat(" ", "seconds")) for r in found]
+        print_table(["report", "tuned", "base", "when"], rows)
+
+
+def lineage(
+    name: Annotated[
+        str, typer.Argument(metavar="ID", help="A report, run, NAME@vN, or the start of a judgement's id.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Say what a thing stands on, and what stands on it; every link is checked by its hash."""
+    from evaluation.lineage import trace
+
+    links = trace(current_workspace(), name)
+    if as_json:
+        print_json({"id": name, **links})
+        return
+    for direction, title in (("upstream", f"{name} stands on"), ("downstream", f"on {name} stand")):
+        rows = [(link["kind"], link["id"], (link["hash"] or "-")[:12], link["state"]) for link in links[direction]]
+        print_table(["kind", "id", "hash", "state"], rows, title=title)
+
+
+def _print(results: "Results") -> None:
+    from evaluation.report import figure, interval, probability, signed
+
+    rows = [
+        (
+            c.name,
+            c.n,
+            figure(c.base),
+            figure(c.tuned),
+            signed(c.difference),
+            interval(c),
+            probability(c.p_value),
+            probability(c.p_holm),
+            c.verdict,
+        )
+        for c in results.comparisons
+    ]
+    columns = ["task: metric", "n", "base", "tuned", "difference", "95% interval", "p", "p (Holm)", "tuned is"]
+    print_table(columns, rows, title=f"{results.report_id}: {results.tuned} against {results.base}")
+    say(
+        f"flips: {results.flips.gained} items only {results.tuned} gets right, {results.flips.lost} only {results.base}"
+    )
+    for note in results.notes:
+        say(f"note: {note}")

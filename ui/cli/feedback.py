@@ -1,0 +1,72 @@
+"""`veritune feedback`: bring candidates, judgements and demonstrations into the workspace."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ui.cli.common import AsJson, current_workspace, print_json, print_table, say
+
+app = typer.Typer(help="Bring feedback in.", no_args_is_help=True)
+
+
+@app.command("import")
+def import_(
+    form: Annotated[
+        str,
+        typer.Argument(
+            metavar="FORMAT",
+            help="trl, hh-rlhf, ultrafeedback, pandalm, llmbar, alpaca, sharegpt, openai, csv or parquet.",
+        ),
+    ],
+    file: Annotated[str, typer.Argument(help="A file, or hub:OWNER/NAME[:SPLIT].")],
+    into: Annotated[str, typer.Option(help="Collection.")] = "main",
+    column: Annotated[
+        list[str] | None, typer.Option(help="For csv and parquet: FIELD=COLUMN, e.g. prompt=question.")
+    ] = None,
+    rater: Annotated[str | None, typer.Option(help="Whose judgements these are, where the file does not say.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import a file into a collection; rows that can't be read are named and left out."""
+    from feedback.errors import UserError
+    from feedback.formats import import_file
+
+    unmapped = [entry for entry in column or [] if "=" not in entry]
+    if unmapped:
+        raise UserError(*(f"--column {entry}: write FIELD=COLUMN, e.g. prompt=question" for entry in unmapped))
+    columns = dict(entry.split("=", 1) for entry in column or [])
+    result = import_file(
+        current_workspace(), form, file if file.startswith("hub:") else Path(file), into, columns, rater
+    )
+    if as_json:
+        print_json(
+            {
+                "rows": result.rows,
+                "refused": result.refused,
+                "added": result.added,
+                "known": result.known,
+                "rejects": result.rejects,
+            }
+        )
+        return
+    added = ", ".join(f"{count} {kind}" for kind, count in result.added.items() if count) or "nothing new"
+    known = ", ".join(f"{count} {kind}" for kind, count in result.known.items() if count)
+    say(f"{file}: {result.rows} rows into {into!r}: {added}" + (f" ({known} known already)" if known else ""))
+    if result.refused:
+        say(f"{result.refused} rows refused; which, and why, is in {result.rejects}")
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List the collections and what they hold."""
+    from feedback.database import Database
+
+    with Database(current_workspace().database) as database:
+        collections = database.collections()
+    if as_json:
+        print_json(collections)
+    else:
+        print_table(
+            ["collection", "candidates", "judgements", "demonstrations"],
+            [(name, *counts.values()) for name, counts in collections.items()],
+        )
