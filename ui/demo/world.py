@@ -76,6 +76,7 @@ SMALL_TALK = (
 class Question:
     """`answer` is None where nobody can know it; `kind` is known, unknown-name or unstated."""
 
+    name: str
     text: str
     answer: str | None
     kind: str
@@ -178,6 +179,6 @@ def _question(world: World, name: str, attribute: str, wording: int) -> Question
     text = ATTRIBUTES[attribute].questions[wording].format(n=name)
     facts = world.facts.get(name)
     if facts is None:
-        return Question(text, None, "unknown-name")
+        return Question(name, text, None, "unknown-name")
     value = facts.get(attribute)
-    return Question(text, f"{value}." if value else None, "known" if value else "unstated")
+    return Question(name, text, f"{value}." if value else None, "known" if value else "unstated")

@@ -1,0 +1,210 @@
+"""The demo: every step is the command that a user would type, except the parts that a person would play."""
+
+import json
+import random
+import shlex
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluation.generation import Sampling, sample_answers
+from evaluation.harness import Side
+from evaluation.results import Results, list_results
+from evaluation.statistics import Comparison
+from evaluation.suites import load_sides
+from feedback import workspace as workspaces
+from feedback.database import Database
+from feedback.errors import UserError
+from feedback.files import write_atomic
+from feedback.schema import Candidate, Message, Response, user_message
+from feedback.workspace import Workspace
+from training import models, runs
+from ui.cli.common import print_table, say
+from ui.demo import rater
+from ui.demo.pocket import make_pocket_model
+from ui.demo.world import IDK, Question, World, held_out_questions, lesson_questions, make_world
+
+MARK = ".veritune-demo"
+# Chosen on the development people of seeds 0 to 2; the test people were looked at once, to report.
+SFT = ["epochs=1", "learning_rate=2e-3", "batch_size=64", "lora.r=8", "lora.alpha=16", "log_every=5"]
+DPO = ["epochs=3", "learning_rate=1e-3", "batch_size=64", "beta=0.1", "log_every=10"]
+
+
+def run_demo(folder: Path, seed: int) -> None:
+    """Make a world and a model that invents, collect feedback on it, train on that, and measure what came of it.
+
+    Args:
+        folder: the demo's workspace; one that an earlier demo left is replaced.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    began = time.monotonic()
+    if folder.exists() and not (folder / MARK).exists():
+        raise UserError(f"--folder {folder}: exists and is no demo's workspace; name another")
+    shutil.rmtree(folder, ignore_errors=True)
+    world = make_world(seed)
+    model = folder.resolve() / "models" / "pocket"
+    _title(1, "A small world, and a model that answers every question about it, known or not")
+    say(
+        f"{len(world.facts)} people with five known facts each, and {len(world.names) - len(world.facts)} names nobody knows"
+    )
+    workspace = workspaces.create(folder)
+    (folder / MARK).touch()
+    make_pocket_model(world, seed, model, say)
+    _write_settings(workspace, world, model, seed)
+
+    lessons, contests = _two_halves(world, seed)
+    _title(2, "First feedback: a scripted rater (it says it is one) rewrites the model's answers")
+    base = _base_side(model)
+    _collect(workspace, "rewrites", lessons, [base], rater.rewrite)
+    _veritune(workspace, "data", "build", "lessons", "--from", "rewrites")
+
+    _title(3, "Supervised fine-tuning on the rewrites")
+    _veritune(workspace, "train", "sft", "dataset=lessons", f"seed={seed}", *SFT)
+
+    _title(4, "Second feedback: the rater ranks what base and tuned model say to new questions")
+    sides = load_sides(runs.find(workspace, "sft-1"))
+    _collect(workspace, "rankings", contests, sides, rater.rank)
+    _veritune(workspace, "data", "build", "contests", "--from", "rankings")
+
+    _title(5, "Direct preference optimisation, going on from the fine-tuned adapter")
+    _veritune(workspace, "train", "dpo", "dataset=contests", "parent=sft-1", f"seed={seed}", *DPO)
+
+    _title(6, "Evaluation on people that no stage has seen, each model against the base")
+    for run_id in ("sft-1", "dpo-1"):
+        _veritune(workspace, "eval", run_id)
+    reports = {results.tuned: results for results in list_results(workspace.reports)}
+    _summary(workspace, reports["sft-1"], reports["dpo-1"])
+    minutes, seconds = divmod(round(time.monotonic() - began), 60)
+    say(f"\nThe demo took {minutes} min {seconds} s; its workspace is {workspace.root}")
+
+
+def _title(number: int, text: str) -> None:
+    say(f"\n{number}. {text}")
+
+
+def _veritune(workspace: Workspace, *arguments: str) -> None:
+    from ui.cli import app
+
+    say(f"$ veritune {shlex.join(arguments)}")
+    app(["--workspace", str(workspace.root), *arguments], standalone_mode=False)
+
+
+def _write_settings(workspace: Workspace, world: World, model: Path, seed: int) -> None:
+    """Held-out questions as a user would write them down, and the base model."""
+    questions = held_out_questions(world, "test", seed + 1)
+    files = {
+        "people": [question for question in questions if question.kind != "unstated"],
+        "unstated": [question for question in questions if question.kind == "unstated"],
+    }
+    (workspace.root / "questions").mkdir()
+    for name, rows in files.items():
+        lines = [
+            json.dumps({"question": q.text, "answers": [q.answer] if q.answer else [], "slice": q.kind}) for q in rows
+        ]
+        write_atomic(workspace.root / "questions" / f"{name}.jsonl", "\n".join(lines) + "\n")
+    paths = json.dumps([f"questions/{name}.jsonl" for name in files])
+    settings = f"model = {json.dumps(str(model))}\n\n[evaluation]\nquestions = {paths}\n"
+    write_atomic(workspace.root / workspaces.SETTINGS_FILE, settings)
+
+
+def _two_halves(world: World, seed: int) -> tuple[list[Question], list[Question]]:
+    """Questions for the first third of the lessons' people and for the other two, so that DPO learns on new ones."""
+    people = sorted([*world.lesson_names, *world.strangers["lesson"]])
+    random.Random(seed).shuffle(people)
+    first = set(people[: len(people) // 3])
+    halves: tuple[list[Question], list[Question]] = ([], [])
+    for question in lesson_questions(world, seed):
+        halves[question.name not in first].append(question)
+    return halves
+
+
+def _base_side(model: Path) -> Side:
+    from contextlib import nullcontext
+
+    return Side(str(model), models.load_base(str(model)).eval(), models.load_tokenizer(str(model)), nullcontext)
+
+
+def _collect(
+    workspace: Workspace, collection: str, questions: Sequence[Question], sides: Sequence[Side], judge
+) -> None:
+    """Have the models answer, have the script judge, and keep both as the feedback of a collection.
+
+    Beside the models' own answers stands "I don't know.", so that a ranking also says when not to say it.
+    """
+    prompts = [user_message(question.text) for question in questions]
+    answers = [sample_answers(side, prompts, 1, Sampling(temperature=0, max_new_tokens=12), 256) for side in sides]
+    candidates, judgements = [], []
+    for index, question in enumerate(questions):
+        said = {answers[place][index][0].strip(): side.name for place, side in enumerate(sides)}
+        if len(sides) > 1:
+            said.setdefault(IDK, "stock answer")
+        responses = tuple(Response(text=text, model=model) for text, model in said.items())
+        candidate = Candidate(prompt=prompts[index], responses=responses, metadata={"kind": question.kind})
+        candidates.append(candidate)
+        judgements.append(judge(question, candidate))
+    with Database(workspace.database) as database:
+        counts = database.add(collection, candidates, judgements)
+    say(f"{counts.judgements} judgements by {rater.RATER.name} (a script) in the collection {collection!r}")
+
+
+def _summary(workspace: Workspace, sft: Results, dpo: Results) -> None:
+    """The paired table, and in words whether the aims were met."""
+    from evaluation.report import figure, interval, probability, signed
+
+    wanted = (
+        ("people", "accuracy", "right, of what can be answered"),
+        ("people", "hallucination_rate", "invented, of unknown people"),
+        ("people", "score@0.75", "abstention-aware score, t = 0.75"),
+        ("unstated", "hallucination_rate", "invented, of what known people keep quiet"),
+    )
+    rows = []
+    for task, metric, words in wanted:
+        for stage, results in (("SFT", sft), ("DPO", dpo)):
+            c = _comparison(results, task, metric)
+            rows.append(
+                (
+                    words,
+                    stage,
+                    c.n,
+                    figure(c.base),
+                    figure(c.tuned),
+                    signed(c.difference),
+                    interval(c).removeprefix("95% interval "),
+                    probability(c.p_value),
+                    probability(c.p_holm),
+                )
+            )
+    columns = [
+        "on questions that no stage saw",
+        "tuned",
+        "n",
+        "base",
+        "tuned is",
+        "difference",
+        "95% interval",
+        "p",
+        "p (Holm)",
+    ]
+    print_table(columns, rows, title="\nBase against SFT and DPO")
+    score, invented, accuracy = (
+        _comparison(dpo, "people", m) for m in ("score@0.75", "hallucination_rate", "accuracy")
+    )
+    aims = (
+        (
+            "score at least 1.0 above the base's, interval clear of zero",
+            score.difference >= 1.0 and score.ci_low is not None and score.ci_low > 0,
+        ),
+        ("inventions on unknown names under 10%", invented.tuned < 0.10),
+        ("accuracy at most 3 points below the base's", accuracy.difference >= -0.03),
+    )
+    for aim, met in aims:
+        say(f"aim for DPO, {aim}: {'met' if met else 'MISSED'}")
+    for results in (sft, dpo):
+        say(f"report of {results.tuned}: {workspace.reports / results.report_id / 'report.html'}")
+
+
+def _comparison(results: Results, task: str, metric: str) -> Comparison:
+    return next(c for c in results.comparisons if (c.task, c.metric) == (task, metric))
