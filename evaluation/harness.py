@@ -84,7 +84,7 @@ def run_task(side: Side, task: TaskSource, limit: int | None, batch_size: int) -
         Answer(
             doc=sample["doc"],
             doc_hash=sample["doc_hash"],
-            prompt=sample["arguments"]["gen_args_0"]["arg_0"],
+            prompt=sample["arguments"][0][0],
             text=str(sample["filtered_resps"][0]) if generated else _preferred(sample),
             confidence=confidence,
             metrics={name: float(sample[name]) for name in task.metrics},
@@ -103,8 +103,7 @@ def _confidences(lm: Any, samples: Sequence[dict[str, Any]]) -> list[float]:
     from lm_eval.api.instance import Instance
 
     requests = [
-        Instance("loglikelihood", s["doc"], (s["arguments"]["gen_args_0"]["arg_0"], s["filtered_resps"][0] or " "), 0)
-        for s in samples
+        Instance("loglikelihood", s["doc"], (s["arguments"][0][0], s["filtered_resps"][0] or " "), 0) for s in samples
     ]
     return [min(1.0, math.exp(logprob)) for logprob, _ in lm.loglikelihood(requests, disable_tqdm=True)]
 
@@ -113,4 +112,4 @@ def _preferred(sample: dict[str, Any]) -> str:
     """The choice that the model finds more probable."""
     scores = [float(response[0]) for response in sample["filtered_resps"]]
     best = scores.index(max(scores))
-    return str(sample["arguments"][f"gen_args_{best}"]["arg_1"])
+    return str(sample["arguments"][best][1])

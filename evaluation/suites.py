@@ -10,6 +10,8 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from evaluation import lineage
 from evaluation.hallucination.closed_book import grade
 from evaluation.harness import Answer, Side, TaskSource, run_task, samples_hash
@@ -19,13 +21,21 @@ from evaluation.statistics import Comparison, compare, with_holm
 from feedback import versions
 from feedback.errors import UserError
 from feedback.files import atomic_folder, canonical_json, write_atomic
-from feedback.schema import Message, prompt_key
+from feedback.schema import Message, Record, prompt_key
 from feedback.workspace import Workspace
 from training import batches, models, runs
 from training.runs import Run
 
 SUITES = ("quick",)
 PACKAGES = ("veritune", "lm-eval", "torch", "transformers", "peft")
+
+
+class HeldOutQuestion(Record):
+    """A line of evaluation.questions; no answers mark a question that can't be answered."""
+
+    question: str
+    answers: list[str]
+    slice: str | None = None
 
 
 def evaluate(
@@ -165,11 +175,8 @@ def _question_files(workspace: Workspace) -> list[Path]:
             continue
         for number, line in enumerate(lines, 1):
             try:
-                row = json.loads(line)
-                fits = isinstance(row["question"], str) and all(isinstance(a, str) for a in row["answers"])
-            except (ValueError, KeyError, TypeError):
-                fits = False
-            if not fits:
+                HeldOutQuestion.model_validate_json(line, strict=True)
+            except ValidationError:
                 mistakes.append(f'{path}, line {number}: must be {{"question": text, "answers": [text, ...]}}')
     stems = [path.stem for path in paths]
     mistakes += [f"evaluation.questions: two files are named {stem!r}" for stem in set(stems) if stems.count(stem) > 1]

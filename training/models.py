@@ -154,6 +154,7 @@ def lora_targets(lora: Lora, linear: Iterable[str]) -> list[str]:
     """
     leaves = sorted({path.rsplit(".", 1)[-1] for path in linear} - {"lm_head", "embed_out"})
     found: list[str]
+    missing: list[str]
     if isinstance(lora.targets, str):
         wanted = set().union(*(ROLES[role] for role in PRESET_ROLES[lora.targets]))
         found = [leaf for leaf in leaves if leaf in wanted]

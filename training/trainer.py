@@ -133,7 +133,7 @@ class Metrics(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: "TrainerState", control: "TrainerControl", **_: Any) -> None:
         # A line that averages over steps on both sides of a checkpoint could not be written again after a resume.
-        if state.global_step % args.save_steps == 0:
+        if state.global_step % args.save_steps == 0 or state.global_step == state.max_steps:
             control.should_log = True
 
     def on_log(

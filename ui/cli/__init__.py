@@ -46,6 +46,10 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    # A bar for what takes longer, and only for a person who watches.
+    os.environ.setdefault("TQDM_DELAY", "3")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
     from feedback.errors import UserError
 
     try:

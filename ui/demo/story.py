@@ -5,7 +5,7 @@ import random
 import shlex
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from evaluation.generation import Sampling, sample_answers
@@ -17,7 +17,7 @@ from feedback import workspace as workspaces
 from feedback.database import Database
 from feedback.errors import UserError
 from feedback.files import write_atomic
-from feedback.schema import Candidate, Message, Response, user_message
+from feedback.schema import Candidate, Judgement, Response, user_message
 from feedback.workspace import Workspace
 from training import models, runs
 from ui.cli.common import print_table, say
@@ -47,9 +47,8 @@ def run_demo(folder: Path, seed: int) -> None:
     world = make_world(seed)
     model = folder.resolve() / "models" / "pocket"
     _title(1, "A small world, and a model that answers every question about it, known or not")
-    say(
-        f"{len(world.facts)} people with five known facts each, and {len(world.names) - len(world.facts)} names nobody knows"
-    )
+    strangers = len(world.names) - len(world.facts)
+    say(f"{len(world.facts)} people with five known facts each, and {strangers} names that nobody knows")
     workspace = workspaces.create(folder)
     (folder / MARK).touch()
     make_pocket_model(world, seed, model, say)
@@ -128,7 +127,11 @@ def _base_side(model: Path) -> Side:
 
 
 def _collect(
-    workspace: Workspace, collection: str, questions: Sequence[Question], sides: Sequence[Side], judge
+    workspace: Workspace,
+    collection: str,
+    questions: Sequence[Question],
+    sides: Sequence[Side],
+    judge: Callable[[Question, Candidate], Judgement],
 ) -> None:
     """Have the models answer, have the script judge, and keep both as the feedback of a collection.
 

@@ -1,0 +1,113 @@
+"""The app: its pages on one Gradio server that keeps to this machine unless it is told otherwise."""
+
+import errno
+import ipaddress
+import secrets
+import socket
+from collections.abc import Callable
+from threading import Event
+from typing import TYPE_CHECKING
+
+from feedback.errors import UserError
+from feedback.workspace import Workspace
+from ui import look
+from ui.cli.common import say
+from ui.pages import compare
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+USER = "veritune"
+# Requests that may wait for the model; one more is told that the app is busy.
+QUEUE = 32
+
+
+def make_app(workspace: Workspace) -> "gr.Blocks":
+    """All pages over one workspace; a further page is `with app.route("Name") as page: name.build(page, ...)`."""
+    import gradio as gr
+
+    with gr.Blocks(title="veritune", analytics_enabled=False) as app:
+        compare.build(app, workspace)
+    return app.queue(max_size=QUEUE, api_open=False)
+
+
+def start(workspace: Workspace, host: str, port: int, password: str | None) -> "gr.Blocks":
+    """Serve the app from threads of this process; it answers when this returns.
+
+    Args:
+        password: of the user `veritune`; None asks nobody.
+
+    Raises:
+        UserError: the port is taken, or the address can't be listened on.
+    """
+    _require_free(host, port)
+    app = make_app(workspace)
+    app.launch(
+        server_name=f"[{host}]" if ":" in host else host,
+        server_port=port,
+        auth=_login(password) if password else None,
+        theme=look.theme(),
+        css=look.CSS,
+        head=look.HEAD,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        inline=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        max_file_size="1mb",
+    )
+    return app
+
+
+def serve(workspace: Workspace, host: str, port: int) -> None:
+    """Serve the app until it is interrupted; beyond loopback it asks for a password made for this start.
+
+    Raises:
+        UserError: the port is taken, or the address can't be listened on.
+    """
+    password = None if _is_loopback(host) else secrets.token_urlsafe(16)
+    app = start(workspace, host, port, password)
+    try:
+        say(f"veritune: {app.local_url} (Ctrl+C ends it)")
+        if password:
+            say(f"user {USER}, password {password} (of this start only; use it over a network that you trust)")
+        Event().wait()
+    finally:
+        app.close(verbose=False)
+
+
+def _login(password: str) -> Callable[[str, str], bool]:
+    def right(user: str, given: str) -> bool:
+        # Both compared in full: how long it takes tells nothing of either.
+        same_user = secrets.compare_digest(user.encode(), USER.encode())
+        return secrets.compare_digest(given.encode(), password.encode()) and same_user
+
+    return right
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _require_free(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OverflowError:
+        raise UserError(f"--port {port}: not a port; choose one from 1024 to 65535") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                f"--port {port}: taken by another program; choose another, e.g. --port {port + 1}"
+            ) from None
+        raise UserError(f"--host {host} --port {port}: can't be listened on ({error.strerror})") from None
