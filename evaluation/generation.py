@@ -1,6 +1,6 @@
 """Answers from loaded models: both sides of a comparison streamed in one batch, or many samples of one side."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -30,13 +30,13 @@ class Sampling(Record):
 
 def stream_pair(
     sides: tuple[Side, Side], messages: Sequence[Message], sampling: Sampling, stop: Callable[[], bool]
-) -> Iterator[tuple[str, str]]:
+) -> Generator[tuple[str, str], None, None]:
     """Both answers to one conversation as they grow, each what its side alone would give.
 
     Args:
         sides: two adapters of one PeftModel, or its base and an adapter; both rows are decoded in one batch.
         messages: the conversation, ending with the user.
-        stop: asked after each token; True ends both answers where they are.
+        stop: asked after each token; True ends both answers where they are, as closing the generator does.
 
     Raises:
         UserError: the conversation leaves no room for an answer in the model's context.

@@ -5,12 +5,13 @@ import platform
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version as package_version
+from importlib.util import find_spec
 from typing import Any
 
 from feedback import versions
@@ -19,11 +20,24 @@ from feedback.files import atomic_folder, hash_folder, write_atomic
 from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
 from training import models, preflight, runs
+from training.batches import Lengths
 from training.config import Recipe, parse_recipe, read_recipe
 from training.runs import Run
 
 DEFAULT_LENGTH = 1024
 PACKAGES = ("veritune", "torch", "transformers", "trl", "peft")
+
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The dataset as token ids, and what preflight found on them."""
+
+    train: list[dict[str, list[int]]]
+    validation: list[dict[str, list[int]]]
+    checks: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -47,7 +61,7 @@ class Prepared:
         return self.recipe.model
 
 
-def train(workspace: Workspace, recipe_name: str, overrides: list[str], report: Any) -> Run:
+def train(workspace: Workspace, recipe_name: str, overrides: list[str], report: Report) -> Run:
     """Check a recipe, train it to its end, and leave the adapter in the run's folder.
 
     Args:
@@ -59,12 +73,13 @@ def train(workspace: Workspace, recipe_name: str, overrides: list[str], report: 
         TrainingError: training had to be stopped.
     """
     prepared = prepare(workspace, *read_recipe(recipe_name, overrides))
+    rows = encode(prepared)
     run = runs.create(workspace, prepared.recipe.method, prepared.recipe, _first_manifest(prepared))
-    _execute(run, prepared, report)
+    _execute(run, prepared, rows, report)
     return run
 
 
-def resume(workspace: Workspace, run_id: str, report: Any) -> Run:
+def resume(workspace: Workspace, run_id: str, report: Report) -> Run:
     """Go on with a run that did not finish; what follows equals what would have followed.
 
     Raises:
@@ -80,8 +95,9 @@ def resume(workspace: Workspace, run_id: str, report: Any) -> Run:
         raise UserError(
             *(f"run {run_id}: its {k} is no longer what it was trained on; start a new run" for k in changed)
         )
+    rows = encode(prepared)
     run.update(state="running", process=runs.this_process(), error=None)
-    _execute(run, prepared, report)
+    _execute(run, prepared, rows, report)
     return run
 
 
@@ -111,6 +127,9 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
     recipe = None
     with _collecting(mistakes):
         recipe = parse_recipe(values, place)
+    if recipe is not None and recipe.tracker != "none" and find_spec(recipe.tracker) is None:
+        name = recipe.tracker
+        mistakes.append(f"recipe {place}: tracker: {name} is not installed; pip install 'veritune[{name}]'")
     if isinstance(values.get("dataset"), str):
         with _collecting(mistakes):
             version = versions.load(workspace, values["dataset"])
@@ -125,7 +144,7 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
                 mistakes += models.tokenizer_mistakes(tokenizer, values["model"])
                 mistakes += preflight.check_agreement(tokenizer, config, values["model"])
             with _collecting(mistakes):
-                models.lora_targets(recipe.lora, models.module_names(values["model"]))
+                models.lora_targets(recipe.lora, models.linear_layers(models.skeleton(config)))
             context = getattr(config, "max_position_embeddings", DEFAULT_LENGTH)
             if recipe.max_length is not None and recipe.max_length > context:
                 mistakes.append(
@@ -139,10 +158,30 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
     return Prepared(recipe.model_copy(update={"dataset": version.id}), version, parent, config, tokenizer)
 
 
-def _execute(run: Run, prepared: Prepared, report: Any) -> None:
+def encode(prepared: Prepared) -> Rows:
+    """Turn the dataset into token ids, and check that a run on them can work.
+
+    Raises:
+        UserError: nothing to train on, most answers cut off, or more memory needed than is free.
+    """
+    recipe = prepared.recipe
+    method = import_module(f"training.{recipe.method}")
+    train, lengths = _encode_split(method, prepared, "train")
+    validation, _ = _encode_split(method, prepared, "validation")
+    checks = preflight.check_rows(recipe, prepared.tokenizer, train, lengths, prepared.max_length)
+    checks |= preflight.check_memory(recipe, prepared.config, prepared.max_length)
+    return Rows(train, validation, checks)
+
+
+def _encode_split(method: Any, prepared: Prepared, split: str) -> tuple[list[dict[str, list[int]]], Lengths]:
+    selected = method.select_rows(prepared.recipe, prepared.version, split)
+    return method.encode_rows(prepared.tokenizer, selected, prepared.max_length)
+
+
+def _execute(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
     with _logged(run):
         try:
-            _train(run, prepared, report)
+            _train(run, prepared, rows, report)
         except KeyboardInterrupt:
             run.update(state="stopped", process=None)
             raise
@@ -158,19 +197,12 @@ def _execute(run: Run, prepared: Prepared, report: Any) -> None:
     )
 
 
-def _train(run: Run, prepared: Prepared, report: Any) -> None:
+def _train(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
     from datasets import Dataset
     from transformers import set_seed
 
-    recipe, tokenizer = prepared.recipe, prepared.tokenizer
+    recipe, tokenizer, checks = prepared.recipe, prepared.tokenizer, rows.checks
     method = import_module(f"training.{recipe.method}")
-    encoded = {}
-    for split in ("train", "validation"):
-        selected = method.select_rows(recipe, prepared.version, split)
-        encoded[split], lengths = method.encode_rows(tokenizer, selected, prepared.max_length)
-        if split == "train":
-            checks = preflight.check_rows(recipe, tokenizer, encoded[split], lengths, prepared.max_length)
-
     model = models.load_base(prepared.model, recipe.precision)
     # Before the adapter is made: its initial weights are drawn from this seed.
     set_seed(recipe.seed)
@@ -179,7 +211,6 @@ def _train(run: Run, prepared: Prepared, report: Any) -> None:
     else:
         adapted = models.add_adapter(model, recipe.lora)
     trainable, parameters = adapted.get_nb_trainable_parameters()
-    checks |= preflight.check_memory(recipe, prepared.config, parameters, trainable, prepared.max_length)
     run.update(preflight=checks)
     report(
         f"{run.id}: {checks['rows']} rows of {prepared.version.id}, {trainable:,} of {parameters:,} parameters train; "
@@ -187,12 +218,12 @@ def _train(run: Run, prepared: Prepared, report: Any) -> None:
     )
     report(f"first row, the loss on what stands in ⟦⟧: {checks['example'][:300]!r}")
 
-    validation = Dataset.from_list(encoded["validation"]) if encoded["validation"] else None
-    trainer = method.make_trainer(recipe, run, adapted, tokenizer, Dataset.from_list(encoded["train"]), validation)
+    validation = Dataset.from_list(rows.validation) if rows.validation else None
+    trainer = method.make_trainer(recipe, run, adapted, tokenizer, Dataset.from_list(rows.train), validation)
     trainer.attach(run, recipe, report)
     checkpoints = run.checkpoints()
     run.forget_metrics_after(int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0)
-    run.update(total_steps=_total_steps(recipe, len(encoded["train"])))
+    run.update(total_steps=_total_steps(recipe, len(rows.train)))
     trainer.train_from(checkpoints[-1] if checkpoints else None)
 
     if not run.adapter.exists():

@@ -132,15 +132,21 @@ def load_base(name: str, precision: str = "auto") -> "PreTrainedModel":
     return model.to("cuda" if cuda else "cpu")
 
 
-def module_names(name: str) -> list[str]:
-    """Full names of a model's linear layers, found without loading its weights."""
+def linear_layers(model: "PreTrainedModel") -> dict[str, "torch.nn.Module"]:
+    """A model's linear layers by their full names."""
     import torch
-    from transformers import AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
 
+    return {path: module for path, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)}
+
+
+def skeleton(config: Any) -> "PreTrainedModel":
+    """The model without its weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(load_config(name), trust_remote_code=False)
-    return [path for path, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def lora_targets(lora: Lora, linear: Iterable[str]) -> list[str]:
@@ -171,11 +177,10 @@ def lora_targets(lora: Lora, linear: Iterable[str]) -> list[str]:
 
 def add_adapter(model: "PreTrainedModel", lora: Lora) -> "PeftModel":
     """Put a fresh LoRA adapter on a base; seed before, since this draws its initial weights."""
-    import torch
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 
-    linear = {path: module for path, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)}
+    linear = linear_layers(model)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from feedback.errors import UserError
+from training import models
 from training.batches import Lengths, show
 from training.config import Recipe
 
@@ -57,7 +58,7 @@ def check_agreement(tokenizer: "PreTrainedTokenizerBase", config: Any, name: str
     return mistakes
 
 
-def check_memory(recipe: Recipe, config: Any, parameters: int, trainable: int, max_length: int) -> dict[str, Any]:
+def check_memory(recipe: Recipe, config: Any, max_length: int) -> dict[str, Any]:
     """Estimate the peak memory of a step, in bytes, and compare it with what is free.
 
     The estimate counts the weights, the adapter with its gradient and AdamW's two moments, the activations that are
@@ -70,6 +71,13 @@ def check_memory(recipe: Recipe, config: Any, parameters: int, trainable: int, m
     import psutil
     import torch
 
+    model = models.skeleton(config)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    linear = models.linear_layers(model)
+    targets = models.lora_targets(recipe.lora, linear)
+    adapted = [layer for path, layer in linear.items() if any(path == t or path.endswith(f".{t}") for t in targets)]
+    # A rank-r update of an m x n weight has r (m + n) parameters.
+    trainable = sum(recipe.lora.r * sum(p.shape) for layer in adapted for p in layer.parameters() if p.dim() == 2)
     cuda = torch.cuda.is_available()
     weight_bytes = 2 if recipe.precision == "bf16" or (recipe.precision == "auto" and cuda) else 4
     tokens = recipe.batch_size * max_length * (2 if recipe.method == "dpo" else 1)

@@ -98,13 +98,13 @@ def _is_loopback(host: str) -> bool:
 
 
 def _require_free(host: str, port: int) -> None:
+    if not 1 <= port <= 65535:
+        raise UserError(f"--port {port}: not a port; choose one from 1024 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except OverflowError:
-        raise UserError(f"--port {port}: not a port; choose one from 1024 to 65535") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UserError(

@@ -1,10 +1,12 @@
 """What all pages share: theme, styles, keys, and text that is safe to put into HTML."""
 
+import re
 from html import escape
 from typing import Any, Literal
 
 CSS = """
-.gradio-container { max-width: 1160px !important; margin: 0 auto !important; }
+.gradio-container { width: 100% !important; max-width: 1160px !important; margin: 0 auto !important; }
+.html-container { padding: 0 !important; }
 #brand { border-bottom: 1px solid var(--border-color-primary); padding-bottom: 10px; }
 #brand h1 { font-size: 1.25rem; font-weight: 600; margin: 0; }
 #brand p { color: var(--body-text-color-subdued); margin: 2px 0 0; }
@@ -12,10 +14,12 @@ CSS = """
   background: var(--background-fill-secondary); color: var(--body-text-color); white-space: pre-wrap;
   overflow-wrap: anywhere; }
 .notice.problem { border-left-color: #d97706; }
-.notice code { padding: 1px 5px; border-radius: 4px; background: var(--background-fill-primary); }
-.answer textarea { font-size: 1rem; line-height: 1.55; opacity: 1; -webkit-text-fill-color: var(--body-text-color); }
+.notice code { white-space: nowrap; padding: 1px 5px; border-radius: 4px; background: var(--background-fill-primary); }
+.answer textarea { font-size: 1rem; line-height: 1.55; opacity: 1; }
+.answer textarea:not(:placeholder-shown) { -webkit-text-fill-color: var(--body-text-color); }
+.answer textarea:placeholder-shown { -webkit-text-fill-color: var(--input-placeholder-color); }
 #votes button { min-width: 120px; }
-#votes button kbd { display: none; }
+.label-wrap > span:first-child { text-align: left; }
 .rate { margin: 12px 0 0; }
 .rate .track { position: relative; height: 12px; border-radius: 6px; margin: 8px 0 4px;
   background: var(--background-fill-secondary); border: 1px solid var(--border-color-primary); }
@@ -47,15 +51,34 @@ document.addEventListener("keydown", (event) => {
 
 
 def theme() -> Any:
-    """The app's colours, with fonts that Gradio itself ships: no page asks another server for anything."""
+    """The app's colours, in the system's own fonts: no page asks another server for anything."""
     import gradio as gr
 
-    return gr.themes.Default(primary_hue="teal", neutral_hue="slate", radius_size="md")
+    fonts = ("system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+    look = gr.themes.Default(
+        primary_hue="teal", neutral_hue="slate", radius_size="md", font=fonts, font_mono=("ui-monospace", "monospace")
+    )
+    # Gradio's own greys and teals are too pale to be read by everybody (WCAG 2.2, 1.4.3: at least 4.5 to 1).
+    return look.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
+    )
 
 
 def notice(text: str, kind: Literal["", "problem"] = "") -> str:
-    """A line for the person at the page, announced by screen readers."""
-    return f'<p class="notice {kind}" role="{"alert" if kind else "status"}">{plain(text)}</p>'
+    """A line for the person at the page, announced by screen readers; what stands in backquotes is code."""
+    shown = re.sub("`(.+?)`", r"<code>\1</code>", plain(text))
+    return f'<p class="notice {kind}" role="{"alert" if kind else "status"}">{shown}</p>'
 
 
 def plain(text: str) -> str:

@@ -34,7 +34,7 @@ class Shown:
 
     def preferred(self, choice: Choice) -> int | Literal["tie", "both bad"]:
         """What was voted for, whichever side it stood on."""
-        return choice if choice in (TIE, BOTH_BAD) else self.order["AB".index(choice)]
+        return choice if choice == "tie" or choice == "both bad" else self.order["AB".index(choice)]
 
 
 @dataclass(frozen=True)

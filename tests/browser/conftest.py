@@ -1,8 +1,9 @@
 """The real app on a real run, and a real browser that may talk to nobody else."""
 
-import random
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from feedback.database import Database
 from feedback.schema import Demonstration, user_message
 from feedback.workspace import Workspace
 
+ROOT = Path(__file__).parents[2]
 HOSTILE = '<img src=x onerror="pwned=1"><script>pwned=1</script>{{pwned}} ${pwned=1} ![](http://192.0.2.1/p.png)'
+# The tiny models know these questions by heart, and no others.
+QUESTIONS = ('<img src=x onerror="pwned=1">', "who are you, and why", "tab one", "tab two", "one more")
 TUNED = "I do not know <b>that</b>."
 # Chromium's own services, and its QUIC, stay off: every request seen is the page's.
 ARGUMENTS = [
@@ -28,9 +32,19 @@ ARGUMENTS = [
 ]
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A workspace with one finished run, and what its base and tuned model say to each of the questions."""
+
+    workspace: Workspace
+    base: Path
+    questions: tuple[str, ...] = QUESTIONS
+    hostile: str = HOSTILE
+    tuned: str = TUNED
+
+
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Workspace, Path]:
-    """A workspace with one finished run, whose base answers everything with markup; and that base's folder."""
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Trained:
     from training.launch import train
 
     folder = tmp_path_factory.mktemp("browser")
@@ -38,28 +52,54 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple
     shutil.copytree(tiny_model, base)
     _teach(base, HOSTILE)
     workspace = workspaces.create(folder / "workspace")
-    rows = [
-        Demonstration(prompt=user_message(_question(number)), completion=TUNED, provenance="test")
-        for number in range(200)
-    ]
+    rows = [Demonstration(prompt=user_message(text), completion=TUNED, provenance="test") for text in QUESTIONS]
     with Database(workspace.database) as database:
         database.add("lessons", demonstrations=rows)
-    build(workspace, "lessons")
-    overrides = ["dataset=lessons", f"model={base}", "max_steps=40", "learning_rate=1e-2", "batch_size=8"]
+    build(workspace, "lessons", fractions=(1, 0, 0))
+    overrides = ["dataset=lessons", f"model={base}", "max_steps=60", "learning_rate=1e-2"]
     train(workspace, "sft", overrides, lambda line: None)
-    return workspace, base
+    return Trained(workspace, base)
 
 
-@pytest.fixture
-def address(trained: tuple[Workspace, Path]) -> Iterator[str]:
-    """Where the app answers."""
-    from ui.app import start
+@dataclass
+class Served:
+    """A running `veritune ui`, and what it said when it answered."""
 
-    app = start(trained[0], "127.0.0.1", _free_port(), password=None)
-    try:
-        yield app.local_url
-    finally:
-        app.close(verbose=False)
+    process: subprocess.Popen[str]
+    lines: list[str]
+
+    @property
+    def address(self) -> str:
+        return self.lines[0].split()[1]
+
+
+@pytest.fixture(scope="session")
+def serve() -> Iterator[Callable[..., Served]]:
+    """Start `veritune ui` on a workspace in a process of its own, and wait until it answers."""
+    started: list[Served] = []
+
+    def run(workspace: Workspace, host: str = "127.0.0.1", lines: int = 1) -> Served:
+        command = [sys.executable, "-m", "ui", "--workspace", str(workspace.root), "ui", "--host", host]
+        command += ["--port", str(_free_port())]
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        said: list[str] = []
+        served = Served(process, said)
+        started.append(served)
+        while len(said) < lines and (line := process.stderr.readline()):
+            said.append(line.strip())
+        return served
+
+    yield run
+    for served in started:
+        served.process.kill()
+        served.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def address(trained: Trained, serve: Callable[..., Served]) -> str:
+    """Where the app on the trained run answers."""
+    return serve(trained.workspace).address
 
 
 @dataclass
@@ -100,13 +140,8 @@ def page(chromium: Any) -> Iterator[tuple[Any, Seen]]:
     context.close()
 
 
-def _question(number: int) -> str:
-    rng = random.Random(number)
-    return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz   ") for _ in range(rng.randrange(2, 40))).strip() + "?"
-
-
 def _teach(folder: Path, answer: str) -> None:
-    """Train the model in this folder until it gives one answer to every question."""
+    """Train the model in this folder until it gives one answer to each question."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -115,20 +150,20 @@ def _teach(folder: Path, answer: str) -> None:
     torch.manual_seed(0)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for step in range(1000):
-        rows = [encode(tokenizer, [{"role": "user", "content": _question(10 * step + i)}], answer) for i in range(4)]
-        width = max(len(prompt) + len(said) for prompt, said in rows)
-        pad = [width - len(prompt) - len(said) for prompt, said in rows]
-        ids = torch.tensor([p + s + [0] * n for (p, s), n in zip(rows, pad, strict=True)])
-        labels = torch.tensor([[-100] * len(p) + s + [-100] * n for (p, s), n in zip(rows, pad, strict=True)])
+    rows = [encode(tokenizer, [{"role": "user", "content": text}], answer) for text in QUESTIONS]
+    width = max(len(prompt) + len(said) for prompt, said in rows)
+    pad = [width - len(prompt) - len(said) for prompt, said in rows]
+    ids = torch.tensor([p + s + [0] * n for (p, s), n in zip(rows, pad, strict=True)])
+    labels = torch.tensor([[-100] * len(p) + s + [-100] * n for (p, s), n in zip(rows, pad, strict=True)])
+    for _ in range(400):
         loss = model(input_ids=ids, labels=labels).loss
+        if loss < 0.005:
+            break
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if loss < 0.01:
-            break
-    assert loss < 0.05, f"the model did not learn its answer (loss {loss:.3f})"
+    assert loss < 0.005, f"the model did not learn its answer (loss {loss:.3f})"
     model.save_pretrained(folder)
 
 

@@ -1,5 +1,6 @@
 """`veritune train`: runs."""
 
+import json
 from typing import Annotated, Any
 
 import typer
@@ -86,6 +87,6 @@ def logs(run_id: RunId) -> None:
 
 def _end(run: Any, as_json: bool) -> None:
     if as_json:
-        print_json({"run_id": run.id, "state": run.state})
+        print(json.dumps({"run_id": run.id, "state": run.state}))
     else:
         say(f"{run.id} {run.state}; next: veritune eval {run.id}")

@@ -1,7 +1,7 @@
 """A script that judges the demo's answers as an honest person would. Its judgements say that it is a script."""
 
 from evaluation.hallucination.closed_book import grade
-from feedback.schema import Candidate, Judgement, Rater
+from feedback.schema import TIE, Candidate, Judgement, Rater
 from ui.demo.world import IDK, Question
 
 RATER = Rater(kind="script", name="scripted-rater")
@@ -14,11 +14,9 @@ def rewrite(question: Question, candidate: Candidate) -> Judgement:
     return Judgement(candidate_id=candidate.id, rater=RATER, source=SOURCE, rewrite=question.answer or IDK)
 
 
-def rank(question: Question, candidate: Candidate) -> Judgement:
-    """Right before abstaining before wrong; answers of the same worth are tied."""
+def prefer(question: Question, candidate: Candidate) -> Judgement:
+    """The better of two answers: right before abstaining before wrong."""
     references = [question.answer] if question.answer else []
-    groups: dict[int, list[int]] = {}
-    for index, response in enumerate(candidate.responses):
-        groups.setdefault(RANKS[grade(response.text, references)], []).append(index)
-    ranking = tuple(tuple(groups[place]) for place in sorted(groups))
-    return Judgement(candidate_id=candidate.id, rater=RATER, source=SOURCE, ranking=ranking)
+    first, second = (RANKS[grade(response.text, references)] for response in candidate.responses)
+    verdict = TIE if first == second else int(second < first)
+    return Judgement(candidate_id=candidate.id, rater=RATER, source=SOURCE, preferred=verdict)

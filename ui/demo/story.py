@@ -6,6 +6,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from evaluation.generation import Sampling, sample_answers
@@ -55,18 +56,20 @@ def run_demo(folder: Path, seed: int) -> None:
     _write_settings(workspace, world, model, seed)
 
     lessons, contests = _two_halves(world, seed)
-    _title(2, "First feedback: a scripted rater (it says it is one) rewrites the model's answers")
-    base = _base_side(model)
-    _collect(workspace, "rewrites", lessons, [base], rater.rewrite)
+    _title(2, "First feedback: a scripted rater (it says it is one) rewrites the base's answers")
+    base = Side("base", models.load_base(str(model)).eval(), models.load_tokenizer(str(model)), nullcontext)
+    said = _answers(base, lessons)
+    _record(workspace, "rewrites", lessons, [[(text, "base")] for text in said], rater.rewrite)
     _veritune(workspace, "data", "build", "lessons", "--from", "rewrites")
 
     _title(3, "Supervised fine-tuning on the rewrites")
     _veritune(workspace, "train", "sft", "dataset=lessons", f"seed={seed}", *SFT)
 
-    _title(4, "Second feedback: the rater ranks what base and tuned model say to new questions")
-    sides = load_sides(runs.find(workspace, "sft-1"))
-    _collect(workspace, "rankings", contests, sides, rater.rank)
-    _veritune(workspace, "data", "build", "contests", "--from", "rankings")
+    _title(4, "Second feedback: new questions, and the rater says which of two answers is better")
+    base, tuned = load_sides(runs.find(workspace, "sft-1"))
+    pairs = [_contest(*answers) for answers in zip(_answers(base, contests), _answers(tuned, contests), strict=True)]
+    _record(workspace, "contests", contests, pairs, rater.prefer)
+    _veritune(workspace, "data", "build", "contests", "--from", "contests")
 
     _title(5, "Direct preference optimisation, going on from the fine-tuned adapter")
     _veritune(workspace, "train", "dpo", "dataset=contests", "parent=sft-1", f"seed={seed}", *DPO)
@@ -120,34 +123,34 @@ def _two_halves(world: World, seed: int) -> tuple[list[Question], list[Question]
     return halves
 
 
-def _base_side(model: Path) -> Side:
-    from contextlib import nullcontext
+def _answers(side: Side, questions: Sequence[Question]) -> list[str]:
+    prompts = [user_message(question.text) for question in questions]
+    sampling = Sampling(temperature=0, max_new_tokens=12)
+    return [answers[0].strip() for answers in sample_answers(side, prompts, 1, sampling, batch_size=256)]
 
-    return Side(str(model), models.load_base(str(model)).eval(), models.load_tokenizer(str(model)), nullcontext)
+
+def _contest(base: str, tuned: str) -> list[tuple[str, str]]:
+    """The tuned model's answer beside "I don't know.", or beside the base's where that is what it says."""
+    return [(tuned, "sft-1"), (base, "base") if tuned == IDK else (IDK, "stock answer")]
 
 
-def _collect(
+def _record(
     workspace: Workspace,
     collection: str,
     questions: Sequence[Question],
-    sides: Sequence[Side],
+    answers: Sequence[Sequence[tuple[str, str]]],
     judge: Callable[[Question, Candidate], Judgement],
 ) -> None:
-    """Have the models answer, have the script judge, and keep both as the feedback of a collection.
-
-    Beside the models' own answers stands "I don't know.", so that a ranking also says when not to say it.
-    """
-    prompts = [user_message(question.text) for question in questions]
-    answers = [sample_answers(side, prompts, 1, Sampling(temperature=0, max_new_tokens=12), 256) for side in sides]
-    candidates, judgements = [], []
-    for index, question in enumerate(questions):
-        said = {answers[place][index][0].strip(): side.name for place, side in enumerate(sides)}
-        if len(sides) > 1:
-            said.setdefault(IDK, "stock answer")
-        responses = tuple(Response(text=text, model=model) for text, model in said.items())
-        candidate = Candidate(prompt=prompts[index], responses=responses, metadata={"kind": question.kind})
-        candidates.append(candidate)
-        judgements.append(judge(question, candidate))
+    """Keep questions and answers as candidates, and what the script says of them as its judgements."""
+    candidates = [
+        Candidate(
+            prompt=user_message(question.text),
+            responses=tuple(Response(text=text, model=model) for text, model in said),
+            metadata={"kind": question.kind},
+        )
+        for question, said in zip(questions, answers, strict=True)
+    ]
+    judgements = [judge(question, candidate) for question, candidate in zip(questions, candidates, strict=True)]
     with Database(workspace.database) as database:
         counts = database.add(collection, candidates, judgements)
     say(f"{counts.judgements} judgements by {rater.RATER.name} (a script) in the collection {collection!r}")

@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -29,7 +29,7 @@ NO_RUN = (
     "No finished run yet. Train one, then reload this page: `veritune train sft dataset=NAME` "
     "(`veritune data list` shows the datasets, `veritune train list` the runs)."
 )
-CHOICES: dict[Choice, str] = {"A": "A is better", "B": "B is better", "tie": "Tie", "both bad": "Both bad"}
+CHOICES: dict[Choice, str] = {"A": "A better", "B": "B better", "tie": "Tie", "both bad": "Both bad"}
 KEYS: dict[Choice, tuple[str, str]] = {
     "A": ("vote-a", "a"),
     "B": ("vote-b", "b"),
@@ -69,9 +69,14 @@ def build(page: "gr.Blocks", workspace: Workspace) -> None:
             max_length=MAX_CHARACTERS,
             elem_id="question",
         )
-        with gr.Accordion("Context: a text that the answer must keep to (optional)", open=False):
+        with gr.Accordion("Context (optional)", open=False):
             context = gr.Textbox(
-                "", label="Context", lines=4, max_lines=16, max_length=MAX_CHARACTERS, elem_id="context"
+                "",
+                label="A text that the answer must keep to",
+                lines=4,
+                max_lines=16,
+                max_length=MAX_CHARACTERS,
+                elem_id="context",
             )
         with gr.Accordion("Sampling and blinding", open=False):
             blind = gr.Checkbox(True, label="Blind: sides shuffled, names shown after the vote")
@@ -84,8 +89,8 @@ def build(page: "gr.Blocks", workspace: Workspace) -> None:
                 )
                 seed = gr.Number(0, precision=0, label="Seed", info=_help("seed"))
         with gr.Row():
-            ask = gr.Button("Ask both", variant="primary", elem_id="ask")
-            stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
+            ask = gr.Button("Ask both", variant="primary", scale=3, min_width=140, elem_id="ask")
+            stop = gr.Button("Stop", interactive=False, min_width=90, elem_id="stop")
         status = gr.HTML(elem_id="status")
         with gr.Row(equal_height=True):
             answers = [_answer_box(letter) for letter in "AB"]
@@ -93,8 +98,10 @@ def build(page: "gr.Blocks", workspace: Workspace) -> None:
             buttons = {
                 choice: gr.Button(_caption(choice), interactive=False, elem_id=KEYS[choice][0]) for choice in CHOICES
             }
-        with gr.Accordion("Reason or a better answer (optional; kept with your vote)", open=False):
-            reason = gr.Textbox("", label="Why", lines=1, max_lines=4, max_length=MAX_CHARACTERS, elem_id="reason")
+        with gr.Accordion("Reason, better answer (optional)", open=False):
+            reason = gr.Textbox(
+                "", label="Why you vote so", lines=1, max_lines=4, max_length=MAX_CHARACTERS, elem_id="reason"
+            )
             rewrite = gr.Textbox(
                 "",
                 label="A better answer",
@@ -118,7 +125,7 @@ def build(page: "gr.Blocks", workspace: Workspace) -> None:
         """The buttons as they are while the models answer, and when a vote is due."""
         return {
             ask: gr.update(interactive=not working),
-            stop: gr.update(interactive=working),
+            stop: gr.update(interactive=working, variant="stop" if working else "secondary"),
             **{
                 button: gr.update(interactive=can_vote, variant="secondary", value=_caption(choice))
                 for choice, button in buttons.items()
@@ -134,14 +141,15 @@ def build(page: "gr.Blocks", workspace: Workspace) -> None:
             **busy(True, False),
             **dict(zip(answers, boxes, strict=True)),
             current: latest,
+            reason: "",
+            rewrite: "",
             result: "",
-            status: notice("Asking… the first question to a run waits until its model is loaded."),
+            status: notice("Waiting for the model… the first question to a run waits until it is loaded."),
         }
-        last = ("", "")
         try:
             sampling = _sampling(temperature, top_p, tokens, seed)
-            for last in converse(workspace, backbone, latest, run_id, text, context, sampling):
-                yield dict(zip(answers, last, strict=True))
+            for pair in converse(workspace, backbone, latest, run_id, text, context, sampling):
+                yield {**dict(zip(answers, pair, strict=True)), status: notice("Answering…")}
         except UserError as error:
             yield {**busy(False, False), status: notice("\n".join(error.lines), "problem")}
             return
@@ -177,11 +185,11 @@ def build(page: "gr.Blocks", workspace: Workspace) -> None:
             result: outcome(latest.shown, choice, tally),
         }
 
-    asked = gr.on(
+    gr.on(
         [ask.click, question.submit],
         answer,
         [run, question, context, blind, temperature, top_p, new_tokens, seed],
-        [*answers, *buttons.values(), ask, stop, current, status, result],
+        [*answers, *buttons.values(), ask, stop, current, reason, rewrite, status, result],
         concurrency_limit=1,
         concurrency_id="backbone",
         show_progress_on=status,
@@ -189,7 +197,6 @@ def build(page: "gr.Blocks", workspace: Workspace) -> None:
     )
     # The keys vote only where they don't type: leave the question once it is asked.
     question.submit(None, js="() => { document.activeElement.blur(); }")
-    asked.then(lambda: ("", ""), None, [reason, rewrite], api_visibility="private", show_progress="hidden")
     stop.click(_halt, current, None, queue=False, api_visibility="private")
     for choice, button in buttons.items():
         button.click(
@@ -211,7 +218,7 @@ def converse(
     text: str,
     context: str,
     sampling: Sampling,
-) -> Iterator[tuple[str, str]]:
+) -> Generator[tuple[str, str], None, None]:
     """Both answers as they grow, at A and at B; `latest.shown` is set when both came to their end.
 
     Raises:
@@ -237,17 +244,17 @@ def outcome(comparison: Shown, choice: Choice, tally: Tally) -> str:
     """Which side was which, and how the tuned model fares, as HTML."""
     names = [_name(comparison, side) for side in comparison.order]
     preferred = comparison.preferred(choice)
-    taken = f"You preferred {_name(comparison, preferred)}." if isinstance(preferred, int) else ""
+    taken = f"You preferred the {_name(comparison, preferred)}." if isinstance(preferred, int) else ""
     lines = [
-        f"<p>A was <strong>{plain(names[0])}</strong>, B was <strong>{plain(names[1])}</strong>. {plain(taken)}</p>"
+        f"<p>A was the <strong>{plain(names[0])}</strong>, B the <strong>{plain(names[1])}</strong>. {plain(taken)}</p>"
     ]
     if comparison.identical:
         lines.append("<p>Both answers are the same, so this vote makes no pair and does not count below.</p>")
     if tally.n:
         low, high = tally.interval
         said = (
-            f"{plain(_name(comparison, 1))} wins {tally.rate:.0%} of {tally.n} vote{'s' * (tally.n != 1)} against "
-            f"{plain(_name(comparison, 0))} (95% interval {low:.0%} to {high:.0%}; {tally.tuned} for, {tally.base} "
+            f"The {plain(_name(comparison, 1))} wins {tally.rate:.0%} of {tally.n} vote{'s' * (tally.n != 1)} against "
+            f"the {plain(_name(comparison, 0))} (95% interval {low:.0%} to {high:.0%}; {tally.tuned} for, {tally.base} "
             f"against, {tally.ties} tied or both bad, which count half)."
         )
         lines.append(
