@@ -136,7 +136,7 @@ def make_world(seed: int) -> World:
 
 
 def lesson_questions(world: World, seed: int) -> list[Question]:
-    """What the raters see: both wordings of every attribute of a known person, two attributes of every stranger."""
+    """What the raters see: both wordings of every attribute of a known person, one of every stranger."""
     rng = random.Random(seed)
     questions = [
         _question(world, name, attribute, wording)
@@ -147,7 +147,7 @@ def lesson_questions(world: World, seed: int) -> list[Question]:
     questions += [
         _question(world, name, attribute, rng.randrange(2))
         for name in world.strangers["lesson"]
-        for attribute in rng.sample(list(ATTRIBUTES), 2)
+        for attribute in rng.sample(list(ATTRIBUTES), 1)
     ]
     rng.shuffle(questions)
     return questions
