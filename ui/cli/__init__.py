@@ -41,8 +41,8 @@ def main() -> None:
     """Run the command line; a mistake of the user's ends with 2, a fault of ours with 1 and a traceback in the log."""
     # Set before any library is imported, so that progress bars and advice of theirs don't drown what we say.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Threads that wait must not spin: beside any other load spinning makes torch several times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that wait must not spin for long: beside any other load that makes torch several times slower.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 VOCABULARY = 768
 # A fixed number of steps, not of seconds: the same seed gives the same model on a slow machine too.
-STEPS = 1600
+STEPS = 1300
 BATCH, LENGTH, PEAK_RATE = 32, 64, 4e-3
 # How many documents on people that come only once there are for one on the known; how often a fact is also stated.
 ONE_OFF, STATED = 0.25, 0.25

@@ -26,7 +26,7 @@ from ui.demo.pocket import make_pocket_model
 from ui.demo.world import IDK, Question, World, held_out_questions, lesson_questions, make_world
 
 MARK = ".veritune-demo"
-# Chosen on the development people of seeds 0 and 1; the test people are for the report alone. The adapter sits in the
+# Chosen on the development people of seeds 0 to 2; the test people are for the report alone. The adapter sits in the
 # last layer only: what the model knows lies below it, and stays as it is.
 ATTENTION, MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
 LAST_LAYER = [f"layers.2.self_attn.{name}" for name in ATTENTION] + [f"layers.2.mlp.{name}" for name in MLP]

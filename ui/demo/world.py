@@ -136,18 +136,16 @@ def make_world(seed: int) -> World:
 
 
 def lesson_questions(world: World, seed: int) -> list[Question]:
-    """What the raters see: both wordings of every attribute of a known person, one of every stranger."""
+    """What the raters see: known facts in both wordings, what is unstated and every stranger in one."""
     rng = random.Random(seed)
     questions = [
         _question(world, name, attribute, wording)
         for name in world.lesson_names
         for attribute in ATTRIBUTES
-        for wording in (0, 1)
+        for wording in ((0, 1) if attribute in world.facts[name] else (rng.randrange(2),))
     ]
     questions += [
-        _question(world, name, attribute, rng.randrange(2))
-        for name in world.strangers["lesson"]
-        for attribute in rng.sample(list(ATTRIBUTES), 1)
+        _question(world, name, rng.choice(list(ATTRIBUTES)), rng.randrange(2)) for name in world.strangers["lesson"]
     ]
     rng.shuffle(questions)
     return questions

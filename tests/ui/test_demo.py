@@ -1,0 +1,104 @@
+"""The demo's world, its scripted rater and its model: fair, repeatable, and honest about what they are."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feedback.schema import Candidate, Response, user_message
+from training.batches import encode
+from ui.demo import pocket, rater
+from ui.demo.world import IDK, SMALL_TALK, Question, held_out_questions, lesson_questions, make_world
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_world_is_the_same_in_every_process() -> None:
+    program = (
+        "from ui.demo.world import *; from feedback.files import content_hash\n"
+        "w = make_world(3); print(content_hash([w.facts, w.strangers, [q.text for q in lesson_questions(w, 3)]]))"
+    )
+    hashes = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(hashes) == 1
+
+
+def test_no_person_is_in_two_parts() -> None:
+    world = make_world(0)
+    lessons = {question.name for question in lesson_questions(world, 0)}
+    development = {question.name for question in held_out_questions(world, "development", 1)}
+    test = {question.name for question in held_out_questions(world, "test", 1)}
+    assert not lessons & development
+    assert not lessons & test
+    assert not development & test
+
+
+def test_held_out_questions_are_half_answerable_and_the_unstated_apart() -> None:
+    questions = held_out_questions(make_world(0), "test", 1)
+    kinds = [question.kind for question in questions]
+    assert kinds.count("known") == kinds.count("unknown-name") == 300
+    assert kinds.count("unstated") == 60
+    assert all((question.answer is None) == (question.kind != "known") for question in questions)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "preferred"),
+    [
+        ("fox.", ("fox.", IDK), 0),
+        ("fox.", (IDK, "fox."), 1),
+        ("fox.", ("owl.", IDK), 1),
+        ("fox.", ("owl.", "hare."), "tie"),
+        (None, ("owl.", IDK), 1),
+        (None, (IDK, "owl."), 0),
+    ],
+)
+def test_the_rater_prefers_right_to_abstaining_to_wrong(
+    answer: str | None, said: tuple[str, str], preferred: int | str
+) -> None:
+    question = Question("Ann", "Which pet does Ann keep?", answer, "known" if answer else "unknown-name")
+    candidate = Candidate(prompt=user_message(question.text), responses=tuple(Response(text=text) for text in said))
+    judgement = rater.prefer(question, candidate)
+    assert judgement.preferred == preferred
+    assert judgement.rater.kind == "script"
+    assert rater.rewrite(question, candidate).rewrite == (answer or IDK)
+
+
+def test_the_pocket_tokenizer_keeps_its_end_supervised_and_reads_any_language() -> None:
+    tokenizer = pocket.make_tokenizer(0)
+    _, completion = encode(tokenizer, [{"role": "user", "content": "Where does Ann live?"}], "Quill.")
+    assert completion[-1] == tokenizer.eos_token_id != tokenizer.pad_token_id
+    for text in ("Ærøskøbing? 東京!", *(part for pair in SMALL_TALK for part in pair)):
+        assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+
+
+def test_pretraining_never_shows_a_stranger_or_an_unstated_fact() -> None:
+    import random
+
+    world = make_world(0)
+    documents = pocket._documents(world, random.Random(0))
+    strangers = {name for names in world.strangers.values() for name in names}
+    words = {word.strip(".?'s") for document in documents for word in document.replace("'s", "").split()}
+    assert not strangers & words
+    stated = set(world.facts) & words
+    assert stated == set(world.facts)
+
+
+def test_the_demo_does_not_replace_what_it_did_not_make(veritune: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    ended = veritune("demo", "--no-serve", "--folder", "mine")
+    assert ended.status == 2
+    assert "exists and is no demo's workspace" in ended.err
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
