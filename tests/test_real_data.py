@@ -5,19 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from evaluation.generation import Sampling, stream_pair
 from evaluation.suites import load_sides
 from feedback.schema import user_message
 from feedback.workspace import Workspace
 from training import runs
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
 
 
 def test_from_human_pairs_to_a_chat_with_base_and_tuned(

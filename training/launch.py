@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version as package_version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from feedback import versions
@@ -123,7 +124,13 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
             mistakes.append(
                 f"recipe {place}: lora: differs from that of its parent {parent.id}, whose adapter it goes on with"
             )
-    values["model"] = values.get("model") or workspace.settings.model
+    if not values.get("model") and workspace.settings.model:
+        beside_settings = workspace.root / workspace.settings.model
+        values["model"] = str(beside_settings) if beside_settings.is_dir() else workspace.settings.model
+    for key in ("model", "chat_template"):
+        # The run is looked at from other folders too.
+        if isinstance(values.get(key), str) and Path(values[key]).exists():
+            values[key] = str(Path(values[key]).resolve())
     recipe = None
     with _collecting(mistakes):
         recipe = parse_recipe(values, place)
@@ -133,7 +140,7 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
     if isinstance(values.get("dataset"), str):
         with _collecting(mistakes):
             version = versions.load(workspace, values["dataset"])
-    if not values["model"]:
+    if not values.get("model"):
         mistakes.append(f"recipe {place}: model: missing; add model=FOLDER_OR_HUB_NAME, or set it in veritune.toml")
     elif isinstance(values["model"], str):
         with _collecting(mistakes):

@@ -3,14 +3,11 @@
 from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
-
 from evaluation.statistics import wilson
 from feedback.database import Database
 from feedback.schema import user_message
 from feedback.workspace import Workspace
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 READY = "#vote-a:not([disabled])"
 
 

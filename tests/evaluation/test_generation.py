@@ -17,7 +17,7 @@ from feedback.errors import UserError
 from feedback.schema import Message, user_message
 
 # peft and transformers 5 warn of their own calls of each other.
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
 QUESTION = user_message("Was ist größer, 猫 oder 🐈?")
 LONG = Sampling(max_new_tokens=60)
 

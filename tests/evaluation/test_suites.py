@@ -21,12 +21,6 @@ from training import batches, models
 from training.launch import train
 from training.runs import Run
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-
 
 def quiet(line: str) -> None:
     pass

@@ -23,9 +23,6 @@ from training.config import Lora
 from training.launch import resume, train
 from training.runs import Run
 
-# peft, trl and transformers 5 warn of their own calls of each other.
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
-
 
 def quiet(line: str) -> None:
     pass
@@ -217,3 +214,26 @@ def test_metrics_are_lines_of_json(workspace: Workspace, small_dataset: DatasetV
     with (run.folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "lo')
     assert run.status()["step"] == 4
+
+
+def test_a_run_named_by_relative_paths_is_found_from_another_folder(
+    workspace: Workspace,
+    small_dataset: DatasetVersion,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "model").symlink_to(tiny_model)
+    template = tmp_path / "mine.jinja"
+    template.write_text((tiny_model / "chat_template.jinja").read_text())
+    keys = ["dataset=sums", "model=model", "chat_template=mine.jinja", "max_steps=1"]
+    run = train(workspace, "sft", keys, quiet)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    child = train(workspace, "dpo", ["dataset=sums", f"parent={run.id}", "max_steps=1"], quiet)
+    assert child.recipe.model == str(tiny_model.resolve())
+    assert child.recipe.chat_template == str(template.resolve())
+    assert child.recipe.lora == run.recipe.lora
+    with pytest.raises(UserError, match=r"lora: differs from that of its parent sft-1"):
+        train(workspace, "dpo", ["dataset=sums", f"parent={run.id}", "lora.r=3"], quiet)

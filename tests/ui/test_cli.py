@@ -13,7 +13,6 @@ import pytest
 from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
     (),

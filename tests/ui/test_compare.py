@@ -21,7 +21,6 @@ from ui.pages import compare
 from ui.pages.compare import Current, converse
 from ui.votes import Shown, Tally
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 GREEDY = Sampling(max_new_tokens=12)
 
 
