@@ -7,59 +7,23 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version as package_version
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from feedback import versions
 from feedback.errors import UserError
 from feedback.files import atomic_folder, hash_folder, write_atomic
-from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
-from training import models, preflight, runs
-from training.batches import Lengths
-from training.config import Recipe, parse_recipe, read_recipe
+from training import models, runs
+from training.config import Recipe, read_recipe
+from training.prepare import Prepared, Rows, encode, prepare
 from training.runs import Run
 
-DEFAULT_LENGTH = 1024
 PACKAGES = ("veritune", "torch", "transformers", "trl", "peft")
 
 
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The dataset as token ids, and what preflight found on them."""
-
-    train: list[dict[str, list[int]]]
-    validation: list[dict[str, list[int]]]
-    checks: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A recipe whose every name has been found."""
-
-    recipe: Recipe
-    version: DatasetVersion
-    parent: Run | None
-    config: Any
-    tokenizer: Any
-
-    @property
-    def max_length(self) -> int:
-        assert self.recipe.max_length is not None
-        return self.recipe.max_length
-
-    @property
-    def model(self) -> str:
-        assert self.recipe.model is not None
-        return self.recipe.model
 
 
 def train(workspace: Workspace, recipe_name: str, overrides: list[str], report: Report) -> Run:
@@ -100,89 +64,6 @@ def resume(workspace: Workspace, run_id: str, report: Report) -> Run:
     run.update(state="running", process=runs.this_process(), error=None)
     _execute(run, prepared, rows, report)
     return run
-
-
-def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepared:
-    """Find everything that a recipe names, and fill in what it leaves open.
-
-    Raises:
-        UserError: with one line for every mistake, in the recipe's form and in what it names.
-    """
-    mistakes: list[str] = []
-    values = dict(values)
-    parent = version = config = tokenizer = None
-    with _collecting(mistakes):
-        parent = runs.find(workspace, values["parent"]) if values.get("parent") else None
-        if parent is not None:
-            parent.verify_adapter()
-    if parent is not None:
-        for key in ("model", "chat_template", "pad_token", "eos_token"):
-            values[key] = values.get(key) or parent.manifest["recipe"][key]
-        if values.get("lora") in (None, Recipe.model_fields["lora"].default.model_dump()):
-            values["lora"] = parent.manifest["recipe"]["lora"]
-        elif values["lora"] != parent.manifest["recipe"]["lora"]:
-            mistakes.append(
-                f"recipe {place}: lora: differs from that of its parent {parent.id}, whose adapter it goes on with"
-            )
-    if not values.get("model") and workspace.settings.model:
-        beside_settings = workspace.root / workspace.settings.model
-        values["model"] = str(beside_settings) if beside_settings.is_dir() else workspace.settings.model
-    for key in ("model", "chat_template"):
-        # The run is looked at from other folders too.
-        if isinstance(values.get(key), str) and Path(values[key]).exists():
-            values[key] = str(Path(values[key]).resolve())
-    recipe = None
-    with _collecting(mistakes):
-        recipe = parse_recipe(values, place)
-    if recipe is not None and recipe.tracker != "none" and find_spec(recipe.tracker) is None:
-        name = recipe.tracker
-        mistakes.append(f"recipe {place}: tracker: {name} is not installed; pip install 'veritune[{name}]'")
-    if isinstance(values.get("dataset"), str):
-        with _collecting(mistakes):
-            version = versions.load(workspace, values["dataset"])
-    if not values.get("model"):
-        mistakes.append(f"recipe {place}: model: missing; add model=FOLDER_OR_HUB_NAME, or set it in veritune.toml")
-    elif isinstance(values["model"], str):
-        with _collecting(mistakes):
-            config = models.load_config(values["model"])
-        if config is not None and recipe is not None:
-            with _collecting(mistakes):
-                tokenizer = models.load_tokenizer(values["model"], recipe)
-                mistakes += models.tokenizer_mistakes(tokenizer, values["model"])
-                mistakes += preflight.check_agreement(tokenizer, config, values["model"])
-            with _collecting(mistakes):
-                models.lora_targets(recipe.lora, models.linear_layers(models.skeleton(config)))
-            context = getattr(config, "max_position_embeddings", DEFAULT_LENGTH)
-            if recipe.max_length is not None and recipe.max_length > context:
-                mistakes.append(
-                    f"recipe {place}: max_length: {recipe.max_length} is more than the model's {context} positions"
-                )
-            recipe = recipe.model_copy(update={"max_length": recipe.max_length or min(context, DEFAULT_LENGTH)})
-    if mistakes:
-        raise UserError(*dict.fromkeys(mistakes))
-    assert recipe is not None
-    assert version is not None
-    return Prepared(recipe.model_copy(update={"dataset": version.id}), version, parent, config, tokenizer)
-
-
-def encode(prepared: Prepared) -> Rows:
-    """Turn the dataset into token ids, and check that a run on them can work.
-
-    Raises:
-        UserError: nothing to train on, most answers cut off, or more memory needed than is free.
-    """
-    recipe = prepared.recipe
-    method = import_module(f"training.{recipe.method}")
-    train, lengths = _encode_split(method, prepared, "train")
-    validation, _ = _encode_split(method, prepared, "validation")
-    checks = preflight.check_rows(recipe, prepared.tokenizer, train, lengths, prepared.max_length)
-    checks |= preflight.check_memory(recipe, prepared.config, prepared.max_length)
-    return Rows(train, validation, checks)
-
-
-def _encode_split(method: Any, prepared: Prepared, split: str) -> tuple[list[dict[str, list[int]]], Lengths]:
-    selected = method.select_rows(prepared.recipe, prepared.version, split)
-    return method.encode_rows(prepared.tokenizer, selected, prepared.max_length)
 
 
 def _execute(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
@@ -284,14 +165,6 @@ The recipe stands in recipe.yaml, what was logged in metrics.jsonl.
 
 How it compares with its base is not known from training: `veritune eval {run.id}` measures it.
 """
-
-
-@contextmanager
-def _collecting(mistakes: list[str]) -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        mistakes.extend(error.lines)
 
 
 @contextmanager

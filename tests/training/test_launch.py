@@ -235,5 +235,7 @@ def test_a_run_named_by_relative_paths_is_found_from_another_folder(
     assert child.recipe.model == str(tiny_model.resolve())
     assert child.recipe.chat_template == str(template.resolve())
     assert child.recipe.lora == run.recipe.lora
-    with pytest.raises(UserError, match=r"lora: differs from that of its parent sft-1"):
-        train(workspace, "dpo", ["dataset=sums", f"parent={run.id}", "lora.r=3"], quiet)
+    with pytest.raises(UserError) as caught:
+        train(workspace, "dpo", ["dataset=sums", f"parent={run.id}", "lora.r=3", f"model={elsewhere}"], quiet)
+    assert any("lora: differs from that of its parent sft-1" in line for line in caught.value.lines)
+    assert any("is not that of its parent sft-1; leave it out" in line for line in caught.value.lines)
