@@ -1,5 +1,6 @@
 """lm-eval on models that are loaded already: its tasks, its scoring, its samples."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -66,6 +67,8 @@ def run_task(side: Side, task: TaskSource, limit: int | None, batch_size: int) -
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
+    # It warns that it was given a loaded model, which is the point.
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     with side.active():
         lm = HFLM(pretrained=side.model, tokenizer=side.tokenizer, batch_size=batch_size, truncation=True)
         output = lm_eval.simple_evaluate(

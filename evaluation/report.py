@@ -140,9 +140,14 @@ def probability(value: float | None) -> str:
 
 
 def interval(comparison: Comparison) -> str:
+    return "no interval" if comparison.ci_low is None else f"95% interval {bounds(comparison)}"
+
+
+def bounds(comparison: Comparison) -> str:
+    """The interval of the difference, in figures alone."""
     if comparison.ci_low is None or comparison.ci_high is None:
-        return "no interval"
-    return f"95% interval {signed(comparison.ci_low)} to {signed(comparison.ci_high)}"
+        return "-"
+    return f"{signed(comparison.ci_low)} to {signed(comparison.ci_high)}"
 
 
 def clip(text: str) -> str:

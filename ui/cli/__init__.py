@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +51,8 @@ def main() -> None:
     os.environ.setdefault("TQDM_DELAY", "3")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
+    # What libraries announce to each other's developers is not for the person at the screen.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     from feedback.errors import UserError
 
     try:

@@ -42,20 +42,20 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
     """A result on standard output, for people; numbers stand to the right."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     listed = [list(row) for row in rows]
     for index, name in enumerate(columns):
         numeric = bool(listed) and all(_is_number(row[index]) for row in listed)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
     for row in listed:
         table.add_row(*(Text(str(cell)) for cell in row))
-    console = Console()
-    # Not a terminal: nothing is wrapped, so that a line can be searched for.
-    console.print(table, width=None if console.is_terminal else 200)
+    # Not a terminal: nothing is folded, so that a line can be searched for.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _is_number(cell: object) -> bool:

@@ -93,7 +93,7 @@ def lineage(
 
 
 def _print(results: "Results") -> None:
-    from evaluation.report import figure, interval, probability, signed
+    from evaluation.report import bounds, figure, probability, signed
 
     rows = [
         (
@@ -102,14 +102,13 @@ def _print(results: "Results") -> None:
             figure(c.base),
             figure(c.tuned),
             signed(c.difference),
-            interval(c),
-            probability(c.p_value),
+            bounds(c),
             probability(c.p_holm),
             c.verdict,
         )
         for c in results.comparisons
     ]
-    columns = ["task: metric", "n", "base", "tuned", "difference", "95% interval", "p", "p (Holm)", "tuned is"]
+    columns = ["task: metric", "n", "base", "tuned", "difference", "95% interval", "p (Holm)", "tuned is"]
     print_table(columns, rows, title=f"{results.report_id}: {results.tuned} against {results.base}")
     say(
         f"flips: {results.flips.gained} items only {results.tuned} gets right, {results.flips.lost} only {results.base}"

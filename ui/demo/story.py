@@ -159,7 +159,7 @@ def _record(
 
 def _summary(workspace: Workspace, sft: Results, dpo: Results) -> None:
     """The paired table, and in words whether the aims were met."""
-    from evaluation.report import figure, interval, probability, signed
+    from evaluation.report import bounds, figure, probability, signed
 
     wanted = (
         ("people", "accuracy", "right, of what can be answered"),
@@ -179,7 +179,7 @@ def _summary(workspace: Workspace, sft: Results, dpo: Results) -> None:
                     figure(c.base),
                     figure(c.tuned),
                     signed(c.difference),
-                    interval(c).removeprefix("95% interval "),
+                    bounds(c),
                     probability(c.p_value),
                     probability(c.p_holm),
                 )
