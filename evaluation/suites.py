@@ -66,7 +66,7 @@ def evaluate(
     report_id = _next_id(workspace)
     with atomic_folder(workspace.reports / report_id) as folder:
         tasks = _tasks(workspace, tuned_run, tuned.tokenizer, folder)
-        if base.name != tuned.name:
+        if against != target:
             _require_difference(base, tuned, tasks[0])
         samples: list[Sample] = []
         comparisons: list[Comparison | None] = []
@@ -118,7 +118,7 @@ def load_sides(tuned_run: Run, base_run: Run | None = None) -> tuple[Side, Side]
     origin = tuned_run.manifest["model"]
     if models.model_hash(origin["name"]) != origin["hash"]:
         raise UserError(f"model {origin['name']}: no longer the one that {tuned_run.id} was trained on")
-    model = models.load_adapter(models.load_base(origin["name"]), tuned_run.adapter).eval()
+    model = models.load_adapter(models.load_base(origin["name"], tuned_run.recipe.precision), tuned_run.adapter).eval()
     tokenizer = models.load_tokenizer(str(tuned_run.adapter))
 
     @contextmanager
@@ -128,7 +128,9 @@ def load_sides(tuned_run: Run, base_run: Run | None = None) -> tuple[Side, Side]
 
     tuned = Side(tuned_run.id, model, tokenizer, lambda: with_adapter("default"))
     if base_run is None:
-        return Side(origin["name"], model, tokenizer, model.disable_adapter), tuned
+        # Where a folder lies differs from machine to machine; its own name is enough.
+        name = Path(origin["name"]).name if Path(origin["name"]).is_dir() else origin["name"]
+        return Side(name, model, tokenizer, model.disable_adapter), tuned
     if base_run.manifest["model"]["hash"] != origin["hash"]:
         raise UserError(
             f"--against {base_run.id}: trained on {base_run.manifest['model']['name']}, {tuned_run.id} on "

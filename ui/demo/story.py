@@ -82,6 +82,11 @@ def run_demo(folder: Path, seed: int) -> None:
         _veritune(workspace, "eval", run_id)
     reports = {results.tuned: results for results in list_results(workspace.reports)}
     _summary(workspace, reports["sft-1"], reports["dpo-1"])
+    tries = [
+        next(q.text for q in held_out_questions(world, "test", seed + 1) if q.kind == k)
+        for k in ("known", "unknown-name")
+    ]
+    say(f"to try in `veritune ui`: {tries[0]!r}, which base and tuned know, and {tries[1]!r}, which nobody knows")
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
     say(f"\nThe demo took {minutes} min {seconds} s; its workspace is {workspace.root}")
 
