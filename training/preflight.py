@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from feedback.errors import UserError
 from training import models
 from training.batches import Lengths, show
-from training.config import Recipe
+from training.config import Recipe, SFTRecipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,7 +30,7 @@ def check_rows(
         raise UserError(
             f"dataset {recipe.dataset}: its training split has no row for {recipe.method}"
             + (f" with a prompt under {max_length} tokens ({lengths.dropped} are longer)" if lengths.dropped else "")
-            + (f" (examples: {recipe.examples})" if hasattr(recipe, "examples") else "")
+            + ("; set examples=chosen to imitate its pairs" if isinstance(recipe, SFTRecipe) else "")
         )
     share = lengths.truncated / lengths.rows
     if share > MOST_TRUNCATED:

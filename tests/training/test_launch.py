@@ -239,3 +239,28 @@ def test_a_run_named_by_relative_paths_is_found_from_another_folder(
         train(workspace, "dpo", ["dataset=sums", f"parent={run.id}", "lora.r=3", f"model={elsewhere}"], quiet)
     assert any("lora: differs from that of its parent sft-1" in line for line in caught.value.lines)
     assert any("is not that of its parent sft-1; leave it out" in line for line in caught.value.lines)
+
+
+def test_sft_imitates_demonstrations_chosen_answers_or_both(
+    workspace: Workspace, small_dataset: DatasetVersion, tiny_model: Path
+) -> None:
+    pairs, demonstrations = len(small_dataset.pairs("train")), len(small_dataset.demonstrations("train"))
+    for examples, rows in (("demonstrations", demonstrations), ("chosen", pairs), ("both", pairs + demonstrations)):
+        keys = ["dataset=sums", f"model={tiny_model}", "max_steps=1", f"examples={examples}"]
+        assert train(workspace, "sft", keys, quiet).manifest["preflight"]["rows"] == rows
+
+
+def test_data_without_a_row_for_the_method_is_refused(workspace: Workspace, tiny_model: Path) -> None:
+    from feedback.curation.build import build
+    from feedback.database import Database
+    from feedback.schema import Candidate, Judgement, Rater, Response, user_message
+
+    candidate = Candidate(prompt=user_message("?"), responses=(Response(text="a"), Response(text="b")))
+    rater = Rater(kind="human", name="ann")
+    judgement = Judgement(candidate_id=candidate.id, rater=rater, source="test", preferred=0)
+    with Database(workspace.database) as database:
+        database.add("main", [candidate], [judgement])
+    build(workspace, "pairs", fractions=(1, 0, 0))
+    with pytest.raises(UserError, match="no row for sft; set examples=chosen to imitate its pairs"):
+        train(workspace, "sft", ["dataset=pairs", f"model={tiny_model}"], quiet)
+    assert runs.list_runs(workspace) == []

@@ -1,5 +1,6 @@
 """`init`, `doctor`, `demo` and `ui`: what starts a project, and what shows it."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,8 @@ def demo(
     port: Annotated[int, typer.Option(help="Port of the app.")] = 7860,
 ) -> None:
     """Run the whole loop on a small fictional world: label, build, train, evaluate, compare."""
+    # Everything that the demo loads it made itself.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from ui.demo.story import run_demo
 
     run_demo(folder, seed)
