@@ -159,6 +159,8 @@ def _alive(process: Mapping[str, float]) -> bool:
     import psutil
 
     try:
-        return psutil.Process(int(process["pid"])).create_time() == process["started"]
+        found = psutil.Process(int(process["pid"]))
+        # A killed child that nobody has waited for still has its number.
+        return found.create_time() == process["started"] and found.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

@@ -12,9 +12,6 @@ from pathlib import Path
 
 PACKAGES = ("veritune", "torch", "transformers", "trl", "peft", "datasets", "lm-eval", "gradio", "argilla")
 OPTIONAL = {
-    "unsloth": "faster training on a GPU",
-    "liger_kernel": "less memory for training on a GPU",
-    "vllm": "faster generation on a GPU",
     "wandb": "metrics to Weights & Biases (tracker=wandb)",
     "trackio": "metrics to Trackio (tracker=trackio)",
     "tensorboard": "metrics to TensorBoard (tracker=tensorboard)",
@@ -103,9 +100,8 @@ def _four_bits() -> Finding:
         return Finding(name, "no", f"bitsandbytes does not work here: {' '.join(str(error).split())[:150]}")
     if not usable:
         return Finding(name, "no", "bitsandbytes computes wrong numbers here: reinstall it")
-    means = (
-        "NF4 works: a quarter of bf16's memory for weights" if device == "cuda" else "NF4 works, but slowly on a CPU"
-    )
+    speed = "" if device == "cuda" else ", slowly"
+    means = f"NF4 works here{speed}; no recipe uses it yet"
     return Finding(name, f"bitsandbytes {_version('bitsandbytes')} on {device}", means)
 
 
@@ -133,10 +129,9 @@ def _places() -> Iterator[Finding]:
 def _optional() -> Iterator[Finding]:
     for module, use in OPTIONAL.items():
         if find_spec(module):
-            yield Finding(module, _version(module.replace("_", "-")) or "there", use)
+            yield Finding(module, _version(module) or "there", use)
         else:
-            extra = module.removesuffix("_kernel")
-            yield Finding(module, "not installed", f"optional: {use}; pip install 'veritune[{extra}]'")
+            yield Finding(module, "not installed", f"optional: {use}; pip install 'veritune[{module}]'")
 
 
 def _parameters(memory: float, width: int) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from feedback.versions import DatasetVersion
@@ -248,9 +249,11 @@ def test_a_killed_run_shows_as_interrupted(
     status = veritune("--workspace", workspace.root, "train", "status", "sft-1", "--json")
     assert status["state"] == "running"
     process.kill()
-    process.wait()
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
     status = veritune("--workspace", workspace.root, "train", "status", "sft-1", "--json")
     assert status["state"] == "interrupted"
+    process.wait()
     (row,) = veritune("--workspace", workspace.root, "train", "list", "--json")
     assert row["state"] == "interrupted"
     assert veritune("--workspace", workspace.root, "eval", "sft-1").status == 2

@@ -86,7 +86,7 @@ def run_demo(folder: Path, seed: int) -> None:
         next(q.text for q in held_out_questions(world, "test", seed + 1) if q.kind == k)
         for k in ("known", "unknown-name")
     ]
-    say(f"to try in `veritune ui`: {tries[0]!r}, which base and tuned know, and {tries[1]!r}, which nobody knows")
+    say(f"to try in `veritune ui`: {tries[0]!r} (it can be known) and {tries[1]!r} (it can not)")
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
     say(f"\nThe demo took {minutes} min {seconds} s; its workspace is {workspace.root}")
 
