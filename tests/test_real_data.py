@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evaluation.generation import Sampling, stream_pair
-from evaluation.suites import load_sides
-from feedback.schema import user_message
+from evaluation.generation import Sampling
 from feedback.workspace import Workspace
-from training import runs
+from ui import votes
+from ui.backbone import Backbone
+from ui.pages.compare import Current, converse
 
 
 def test_from_human_pairs_to_a_chat_with_base_and_tuned(
@@ -49,9 +49,15 @@ def test_from_human_pairs_to_a_chat_with_base_and_tuned(
     assert 0 <= accuracy["p_value"] <= 1
     assert (workspace.reports / report["report_id"] / "report.html").is_file()
 
-    sides = load_sides(runs.find(workspace, "dpo-1"))
-    steps = list(stream_pair(sides, user_message("Once upon a time"), Sampling(max_new_tokens=20), lambda: False))
-    base, tuned = steps[-1]
+    latest = Current(blind=True)
+    asked = converse(workspace, Backbone(), latest, "dpo-1", "Once upon a time", "", Sampling(max_new_tokens=20))
+    steps = list(asked)
     assert len(steps) > 10
-    assert base.split()
-    assert tuned.split()
+    assert all(answer.split() for answer in steps[-1])
+
+    assert latest.shown is not None
+    assert [response.model for response in latest.shown.candidate.responses] == ["stories260k", "dpo-1"]
+    votes.record(workspace, latest.shown, "A", rationale="", rewrite="")
+    voted = run("data", "build", "panda", "--from", "panda", "--from", "compare", "--json")
+    assert voted["version"] == 2
+    assert voted["pairs"] == panda["pairs"] + (not latest.shown.identical)
