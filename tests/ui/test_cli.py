@@ -36,6 +36,7 @@ COMMANDS = [
     ("data", "diff"),
     ("data", "export"),
     ("train",),
+    ("train", "recipe"),
     ("train", "resume"),
     ("train", "list"),
     ("train", "status"),
@@ -257,3 +258,21 @@ def test_a_killed_run_shows_as_interrupted(
     (row,) = veritune("--workspace", workspace.root, "train", "list", "--json")
     assert row["state"] == "interrupted"
     assert veritune("--workspace", workspace.root, "eval", "sft-1").status == 2
+
+
+def test_help_names_every_format_and_takes_a_recipe(veritune: Callable[..., Any]) -> None:
+    from feedback.formats import EXPORTS, IMPORTS
+
+    for command, names in ((("feedback", "import"), IMPORTS), (("data", "export"), EXPORTS)):
+        words = veritune(*command, "--help").out.replace("│", " ").replace(",", " ").replace(".", " ").split()
+        assert [name for name in names if name not in words] == []
+    assert "KEY=VALUE" in veritune("train", "dpo", "--help").out
+
+
+def test_a_printed_recipe_is_one_that_can_be_used(
+    veritune: Callable[..., Any], workspace: Workspace, small_dataset: DatasetVersion, tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(veritune("train", "recipe", "sft").out)
+    keys = ("mine.yaml", "dataset=sums", f"model={tiny_model}", "max_steps=1")
+    assert veritune("--workspace", workspace.root, "train", *keys, "--json")["state"] == "finished"
+    assert veritune("train", "recipe", "ppo").status == 2

@@ -29,7 +29,7 @@ app = typer.Typer(
 @app.command()
 def run(
     recipe: Annotated[str, typer.Argument(help="sft, dpo, or a recipe file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train by a recipe; `train run` can be left out: veritune train dpo dataset=lessons learning_rate=1e-4."""
@@ -37,6 +37,17 @@ def run(
 
     finished = train(current_workspace(), recipe, overrides or [], say)
     _end(finished, as_json)
+
+
+@app.command()
+def recipe(name: Annotated[str, typer.Argument(help="sft or dpo.")]) -> None:
+    """Print a recipe with all its keys and what they mean, to be read, or kept as a file of one's own."""
+    from feedback.errors import UserError
+    from training.config import METHODS, recipe_text
+
+    if name not in METHODS:
+        raise UserError(f"recipe {name!r}: there are {', '.join(METHODS)}")
+    print(recipe_text(name), end="")
 
 
 @app.command()
