@@ -64,7 +64,7 @@ def test_ask_watch_vote_and_learn_the_names(page: Any, trained: Any, address: st
     assert f"95% interval {low:.0%} to {high:.0%}" in shown
     ((candidate, judgement),) = standing(workspace, "who are you, and why")
     assert [(r.text, r.model) for r in candidate.responses] == [
-        (trained.hostile, str(trained.base)),
+        (trained.hostile, trained.base.name),
         (trained.tuned, "sft-1"),
     ]
     assert judgement.preferred == int(tuned_at_b)

@@ -67,7 +67,7 @@ def test_answers_stand_where_the_order_says_and_are_kept_base_first(
         assert latest.shown is not None
         assert [at_a, at_b] == [alone[side] for side in latest.shown.order]
         assert [(r.text, r.model) for r in latest.shown.candidate.responses] == [
-            (alone[0], str(tiny_model)),
+            (alone[0], tiny_model.name),
             (alone[1], "sft-1"),
         ]
         assert latest.shown.candidate.prompt == prompt
