@@ -93,7 +93,7 @@ def _pretrain(tokenizer: Any, world: World, seed: int, report: Callable[[str], N
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, weight_decay=0.05, betas=(0.9, 0.98))
     stream = _token_stream(tokenizer, world, random.Random(seed))
     model.train()
-    # Where the processor has no instruction for it, bf16 is emulated and a hundred times slower than fp32.
+    # Where the processor has no instruction for it, bf16 is emulated, and slower than fp32.
     fast_bf16 = torch.cpu._is_avx512_bf16_supported()
     began = told = time.monotonic()
     for step in range(STEPS):
