@@ -71,10 +71,10 @@ def run_task(side: Side, task: TaskSource, limit: int | None, batch_size: int) -
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     with side.active():
         lm = HFLM(pretrained=side.model, tokenizer=side.tokenizer, batch_size=batch_size, truncation=True)
-        output = lm_eval.simple_evaluate(
-            model=lm,
-            tasks=[task.config()],
-            task_manager=TaskManager(include_defaults=False),
+        # Not simple_evaluate: it lists this machine's packages and asks git for a commit, for us to throw away.
+        output = lm_eval.evaluate(
+            lm=lm,
+            task_dict=TaskManager(include_defaults=False).load([task.config()]),
             limit=limit,
             # The preferences task brings prompts that are rendered already.
             apply_chat_template=task.kind != "preferences",
