@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from feedback.errors import UserError
-from feedback.schema import Candidate, Demonstration, Judgement
+from feedback.schema import Candidate, Demonstration, Judgement, Status
 
 # Ordered and named; a name that has run is never edited, a change is a new entry.
 MIGRATIONS = [
@@ -32,6 +33,24 @@ MIGRATIONS = [
             withdrawn_at TEXT, PRIMARY KEY (collection, id));
         """,
     ),
+    (
+        "0002_status_of_judgements_and_what_was_pushed",
+        """
+        ALTER TABLE judgements ADD COLUMN status TEXT NOT NULL DEFAULT 'submitted';
+        CREATE TABLE pushed (
+            destination TEXT NOT NULL, candidate_id TEXT NOT NULL, pushed_at TEXT NOT NULL,
+            PRIMARY KEY (destination, candidate_id));
+        """,
+    ),
+    (
+        "0003_where_a_source_keeps_its_judgements",
+        """
+        ALTER TABLE judgements ADD COLUMN origin TEXT NOT NULL DEFAULT '';
+        CREATE TABLE followed (
+            collection TEXT NOT NULL, source TEXT NOT NULL, origin TEXT NOT NULL, state TEXT NOT NULL,
+            PRIMARY KEY (collection, source, origin));
+        """,
+    ),
 ]
 
 
@@ -43,6 +62,16 @@ class Counts:
     judgements: int = 0
     demonstrations: int = 0
     known: int = 0
+
+
+@dataclass
+class Followed:
+    """What became of one source's judgements when they were brought up to date."""
+
+    new: int = 0
+    changed: int = 0
+    withdrawn: int = 0
+    unchanged: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,7 +133,7 @@ class Database:
                 counts.candidates += new
                 counts.known += 1 - new
             for judgement in judgements:
-                new = self._add_judgement(db, collection, judgement, now)
+                new = self._add_judgement(db, collection, judgement, now) != "unchanged"
                 counts.judgements += new
                 counts.known += 1 - new
             for demonstration in demonstrations:
@@ -116,7 +145,52 @@ class Database:
                 counts.known += 1 - new
         return counts
 
-    def _add_judgement(self, db: sqlite3.Connection, collection: str, judgement: Judgement, now: str) -> int:
+    def follow(
+        self, collection: str, source: str, judgements: Iterable[Judgement], origin: str = "", state: str = ""
+    ) -> Followed:
+        """Make the standing judgements of one source those that it has now, in one transaction.
+
+        Args:
+            judgements: all that the source says today, each with `source` as its source; what it said before and says
+                no longer is withdrawn.
+            origin: where the source keeps them, e.g. a dataset of one Argilla server. Only what came from there is
+                withdrawn: an origin that is lost takes nothing with it.
+            state: what `followed_state` is to give from now on.
+        """
+        counts = Followed()
+        with self._transaction() as db:
+            now = datetime.now(UTC).isoformat()
+            rows = db.execute(
+                "SELECT candidate_id, rater_kind, rater_name, principle, id FROM judgements "
+                "WHERE collection=? AND source=? AND origin=? AND withdrawn_at IS NULL",
+                (collection, source, origin),
+            )
+            gone = {tuple(place): id_ for *place, id_ in rows}
+            for judgement in judgements:
+                outcome = self._add_judgement(db, collection, judgement, now, origin)
+                setattr(counts, outcome, getattr(counts, outcome) + 1)
+                gone.pop(
+                    (judgement.candidate_id, judgement.rater.kind, judgement.rater.name, judgement.principle or ""),
+                    None,
+                )
+            db.executemany(
+                "UPDATE judgements SET withdrawn_at=? WHERE collection=? AND id=?",
+                [(now, collection, id_) for id_ in gone.values()],
+            )
+            counts.withdrawn = len(gone)
+            db.execute("INSERT OR REPLACE INTO followed VALUES (?, ?, ?, ?)", (collection, source, origin, state))
+        return counts
+
+    def followed_state(self, collection: str, source: str, origin: str) -> str | None:
+        """The state that the last `follow` of this origin noted."""
+        row = self._connection.execute(
+            "SELECT state FROM followed WHERE collection=? AND source=? AND origin=?", (collection, source, origin)
+        ).fetchone()
+        return row[0] if row else None
+
+    def _add_judgement(
+        self, db: sqlite3.Connection, collection: str, judgement: Judgement, now: str, origin: str = ""
+    ) -> Literal["new", "changed", "unchanged"]:
         place = (
             collection,
             judgement.candidate_id,
@@ -131,35 +205,65 @@ class Database:
             place,
         ).fetchone()
         if standing and standing[1] == judgement.verdict:
-            return 0
+            if origin:
+                db.execute(
+                    "UPDATE judgements SET origin=? WHERE collection=? AND id=?", (origin, collection, standing[0])
+                )
+            return "unchanged"
         if standing:
             db.execute(
                 "UPDATE judgements SET withdrawn_at=? WHERE collection=? AND id=?", (now, collection, standing[0])
             )
+        # The same words at the same time can stand, be withdrawn and stand again.
         db.execute(
-            "INSERT INTO judgements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-            (collection, judgement.id, *place[1:], judgement.verdict, judgement.model_dump_json(), now),
+            "INSERT OR REPLACE INTO judgements VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, ?, ?)",
+            (
+                collection,
+                judgement.id,
+                *place[1:],
+                judgement.verdict,
+                judgement.model_dump_json(),
+                now,
+                judgement.status,
+                origin,
+            ),
         )
-        return 1
+        return "changed" if standing else "new"
 
     def collections(self) -> dict[str, dict[str, int]]:
         """Standing records of each kind, by collection."""
         found: dict[str, dict[str, int]] = {}
-        for kind in ("candidates", "judgements", "demonstrations"):
-            where = "" if kind == "candidates" else " WHERE withdrawn_at IS NULL"
+        standing = {
+            "candidates": "",
+            "judgements": " WHERE withdrawn_at IS NULL AND status = 'submitted'",
+            "demonstrations": " WHERE withdrawn_at IS NULL",
+        }
+        for kind, where in standing.items():
             for name, count in self._connection.execute(f"SELECT collection, count(*) FROM {kind}{where} GROUP BY 1"):
                 found.setdefault(name, {"candidates": 0, "judgements": 0, "demonstrations": 0})[kind] = count
         return dict(sorted(found.items()))
+
+    def require(self, collections: Sequence[str]) -> None:
+        """Make sure that the collections exist.
+
+        Raises:
+            UserError: some do not; a line for each.
+        """
+        known = self.collections()
+        if missing := [collection for collection in collections if collection not in known]:
+            raise UserError(*(f"collection {m!r}: not here; there are {', '.join(known) or 'none'}" for m in missing))
 
     def candidates(self, collections: Sequence[str]) -> Iterator[Candidate]:
         """Candidates of the named collections, in the order in which they came."""
         rows = self._rows("SELECT body FROM candidates WHERE collection IN ({}) ORDER BY rowid", collections)
         return (Candidate.model_validate_json(body) for (body,) in rows)
 
-    def judgements(self, collections: Sequence[str]) -> Iterator[Judgement]:
-        """Standing judgements of the named collections, in the order in which they came."""
+    def judgements(self, collections: Sequence[str], status: Status = "submitted") -> Iterator[Judgement]:
+        """Standing judgements of the named collections with this status, in the order in which they came."""
         rows = self._rows(
-            "SELECT body FROM judgements WHERE withdrawn_at IS NULL AND collection IN ({}) ORDER BY rowid", collections
+            f"SELECT body FROM judgements WHERE withdrawn_at IS NULL AND status = '{status}' "
+            "AND collection IN ({}) ORDER BY rowid",
+            collections,
         )
         return (Judgement.model_validate_json(body) for (body,) in rows)
 
@@ -170,6 +274,24 @@ class Database:
             collections,
         )
         return (Demonstration.model_validate_json(body) for (body,) in rows)
+
+    def completed_since(self, collection: str, position: int, overlap: int) -> tuple[int, int]:
+        """How many candidates have the judgements of enough people, of whom one or more came after a position.
+
+        Args:
+            position: what an earlier call returned; 0 is before everything.
+            overlap: how many people are enough; what an AI said is not counted.
+
+        Returns:
+            The number of candidates, and the position now.
+        """
+        rows = self._connection.execute(
+            "SELECT max(rowid) FROM judgements WHERE withdrawn_at IS NULL AND status = 'submitted' "
+            "AND rater_kind != 'ai' AND collection = ? GROUP BY candidate_id "
+            "HAVING count(DISTINCT rater_name) >= ? AND max(rowid) > ?",
+            (collection, overlap, position),
+        ).fetchall()
+        return len(rows), max((latest for (latest,) in rows), default=position)
 
     def find_judgement(self, prefix: str) -> StoredJudgement | None:
         """The judgement whose id begins with `prefix`, withdrawn or not.
@@ -184,6 +306,19 @@ class Database:
         if len(rows) > 1:
             raise UserError(f"judgement {prefix!r}: several ids begin with it; give more of its characters")
         return StoredJudgement(rows[0][0], Judgement.model_validate_json(rows[0][1]), rows[0][2]) if rows else None
+
+    def pushed(self, destination: str) -> set[str]:
+        """Ids of the candidates that were sent to a destination, e.g. a dataset of one Argilla server."""
+        rows = self._connection.execute("SELECT candidate_id FROM pushed WHERE destination = ?", (destination,))
+        return {candidate_id for (candidate_id,) in rows}
+
+    def mark_pushed(self, destination: str, candidate_ids: Iterable[str]) -> None:
+        """Note that candidates are at a destination."""
+        with self._transaction() as db:
+            now = datetime.now(UTC).isoformat()
+            db.executemany(
+                "INSERT OR IGNORE INTO pushed VALUES (?, ?, ?)", [(destination, id_, now) for id_ in candidate_ids]
+            )
 
     def _rows(self, query: str, values: Sequence[str]) -> sqlite3.Cursor:
         return self._connection.execute(query.format(", ".join("?" * len(values))), tuple(values))

@@ -14,6 +14,7 @@ from feedback.files import content_hash
 # Uploaded text is hostile: one row can't fill the memory.
 Text = Annotated[str, Field(max_length=1_000_000)]
 Role = Literal["system", "user", "assistant"]
+Status = Literal["submitted", "draft", "discarded"]
 TIE = "tie"
 BOTH_BAD = "both bad"
 
@@ -41,6 +42,15 @@ class Rater(Record):
     name: str
 
 
+class Span(Record):
+    """A stretch of a response, in characters from `start` up to but without `end`, and what is said of it."""
+
+    response: int = Field(ge=0)
+    start: int = Field(ge=0)
+    end: int = Field(gt=0)
+    label: str
+
+
 class Candidate(Record):
     """A prompt with the answers that are to be compared; its id is a hash of its content."""
 
@@ -64,6 +74,8 @@ class Judgement(Record):
 
     `preferred` is an index into the candidate's responses, `"tie"` or `"both bad"`; `ranking` orders more than two
     responses, best first, ties sharing a group. `probability` is the rater's own that `preferred` is the better one.
+    `ratings` are by name, or by name and response: `truthful[0]`. A draft or a discarded record is kept, and teaches
+    nothing.
     """
 
     candidate_id: str
@@ -76,16 +88,25 @@ class Judgement(Record):
     rationale: Text | None = None
     rewrite: Text | None = None
     principle: str | None = None
+    spans: tuple[Span, ...] = ()
+    status: Status = "submitted"
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
     @cached_property
     def id(self) -> str:
-        return content_hash(self.model_dump(mode="json"))
+        return content_hash(self._hashed())
 
     @cached_property
     def verdict(self) -> str:
         """Hash of what was said, whenever it was said: a repeated verdict is no second one."""
-        return content_hash(self.model_dump(mode="json", exclude={"created_at"}))
+        said = self._hashed()
+        del said["created_at"]
+        return content_hash(said)
+
+    def _hashed(self) -> dict[str, Any]:
+        """The fields that make the hash; those that came later only where they say something, so that ids last."""
+        fields = self.model_dump(mode="json")
+        return {k: v for k, v in fields.items() if (k, v) not in (("spans", []), ("status", "submitted"))}
 
 
 class PreferencePair(Record):

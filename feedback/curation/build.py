@@ -28,10 +28,8 @@ def build(
         UserError: a collection does not exist, or nothing is left to train on.
     """
     with Database(workspace.database) as database:
-        known = database.collections()
-        if missing := [collection for collection in collections if collection not in known]:
-            raise UserError(*(f"collection {m!r}: not here; there are {', '.join(known) or 'none'}" for m in missing))
-        chosen = list(collections) or list(known)
+        database.require(collections)
+        chosen = list(collections) or list(database.collections())
         candidates = {candidate.id: candidate for candidate in database.candidates(chosen)}
         judgements = list(database.judgements(chosen))
         demonstrations = list(database.demonstrations(chosen))

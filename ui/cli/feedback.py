@@ -70,3 +70,43 @@ def list_(as_json: AsJson = False) -> None:
             ["collection", "candidates", "judgements", "demonstrations"],
             [(name, *counts.values()) for name, counts in collections.items()],
         )
+
+
+@app.command()
+def agreement(collection: Annotated[str, typer.Argument()], as_json: AsJson = False) -> None:
+    """Say how far the raters of a collection agree: all of them (alpha), and each two (kappa)."""
+    from dataclasses import asdict
+
+    from feedback.curation.agreement import fields_of, pairs_of, said_by_raters
+    from feedback.database import Database
+
+    with Database(current_workspace().database) as database:
+        database.require([collection])
+        said = said_by_raters(database.candidates([collection]), database.judgements([collection]))
+    fields, raters = fields_of(said), pairs_of(said)
+    if as_json:
+        print_json(
+            {"fields": [asdict(f) | {"reading": f.reading} for f in fields], "raters": [asdict(p) for p in raters]}
+        )
+        return
+    print_table(
+        ["field", "n", "raters", "alpha", "95% interval", "which is"],
+        [(f.field, f.units, f.raters, _share(f.alpha), _interval(f.low, f.high), f.reading) for f in fields],
+        title="Krippendorff's alpha; n = what two or more raters judged, intervals resample it",
+    )
+    print_table(
+        ["field", "rater", "and rater", "n", "agreed on", "kappa", "95% interval"],
+        [
+            (p.field, p.first, p.second, p.n, f"{p.agreed:.1%}", _share(p.kappa), _interval(p.low, p.high))
+            for p in raters
+        ],
+        title="Cohen's kappa; n = what both judged",
+    )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"

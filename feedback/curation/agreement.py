@@ -1,0 +1,172 @@
+"""Do the raters agree: Krippendorff's alpha over all of them, Cohen's kappa between each two."""
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Literal
+
+from feedback.curation.aggregate import pairwise_votes
+from feedback.schema import BOTH_BAD, TIE, Candidate, Judgement
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RESAMPLES = 500
+PREFERENCE = "preference"
+Scale = Literal["nominal", "ordinal"]
+# What each rater said of each unit: field -> unit -> rater -> value.
+Said = Mapping[str, Mapping[Hashable, Mapping[str, str | float]]]
+
+
+@dataclass(frozen=True)
+class FieldAgreement:
+    """How far all raters agree on one field.
+
+    Args:
+        units: how many were judged by two raters or more; alpha stands on these alone.
+        raters: how many judged any of them.
+        alpha: Krippendorff's; 1 is perfect, 0 is chance; None where there is nothing to compare, or no variation.
+        low, high: 95% percentile bootstrap over the units.
+    """
+
+    field: str
+    scale: Scale
+    units: int
+    raters: int
+    alpha: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def reading(self) -> str:
+        """Krippendorff's own reading (Content Analysis, 2004, section 11.4.2)."""
+        if self.alpha is None:
+            return "nothing to compare"
+        return "reliable" if self.alpha >= 0.8 else "tentative" if self.alpha >= 0.667 else "not reliable"
+
+
+@dataclass(frozen=True)
+class RaterPair:
+    """How far two raters agree on the n units that both judged; kappa is None where it is not defined."""
+
+    field: str
+    first: str
+    second: str
+    n: int
+    agreed: float
+    kappa: float | None
+    low: float | None
+    high: float | None
+
+
+def said_by_raters(candidates: Iterable[Candidate], judgements: Iterable[Judgement]) -> Said:
+    """What each rater said, by field and unit; a rater's latest word on a unit counts.
+
+    A unit of `preference` is a pair of a candidate's answers (a ranking states all its pairs), one of a rating or of a
+    span's label is an answer. An answer without a mark counts as one where the rater saw none, in collections where
+    marks are used at all.
+    """
+    by_id = {candidate.id: candidate for candidate in candidates}
+    said: dict[str, dict[Hashable, dict[str, str | float]]] = defaultdict(lambda: defaultdict(dict))
+    ordered = sorted(judgements, key=lambda judgement: judgement.created_at)
+    labels = {span.label for judgement in ordered for span in judgement.spans}
+    for judgement in ordered:
+        candidate = by_id[judgement.candidate_id]
+        rater = f"{judgement.rater.name} ({judgement.rater.kind})"
+        for pair, value in _preferences(candidate, judgement):
+            said[PREFERENCE][(candidate.id, *pair)][rater] = value
+        for key, rating in judgement.ratings.items():
+            name, _, index = key.partition("[")
+            said[name][(candidate.id, index)][rater] = rating
+        for label in labels:
+            for answer in range(len(candidate.responses)):
+                marked = any(span.label == label and span.response == answer for span in judgement.spans)
+                said[label][(candidate.id, answer)][rater] = "marked" if marked else "not marked"
+    return said
+
+
+def _preferences(candidate: Candidate, judgement: Judgement) -> Iterator[tuple[tuple[int, int], str]]:
+    undecided = BOTH_BAD if judgement.preferred == BOTH_BAD else TIE
+    for better, other, probability in pairwise_votes(candidate, judgement):
+        pair = min(better, other), max(better, other)
+        yield pair, undecided if probability == 0.5 else "first" if better < other else "second"
+
+
+def fields_of(said: Said, seed: int = 0) -> list[FieldAgreement]:
+    """Krippendorff's alpha of every field (Computing Krippendorff's Alpha-Reliability, 2011), with an interval."""
+    import numpy as np
+
+    found = []
+    for field, units in sorted(said.items(), key=lambda item: (item[0] != PREFERENCE, item[0])):
+        shared = [ratings for ratings in units.values() if len(ratings) > 1]
+        domain = sorted({value for ratings in shared for value in ratings.values()})
+        scale = _scale(domain)
+        counts = np.zeros((len(shared), len(domain)), dtype=np.int64)
+        for row, ratings in enumerate(shared):
+            for value, count in Counter(ratings.values()).items():
+                counts[row, domain.index(value)] = count
+        alpha = _alpha(counts, domain, scale)
+        low, high = _interval(counts, domain, scale, seed) if alpha is not None else (None, None)
+        raters = len({rater for ratings in shared for rater in ratings})
+        found.append(FieldAgreement(field, scale, len(shared), raters, alpha, low, high))
+    return found
+
+
+def pairs_of(said: Said) -> list[RaterPair]:
+    """Cohen's kappa (1960) of every two raters with a unit in common, with its asymptotic 95% interval."""
+    import numpy as np
+    from statsmodels.stats.inter_rater import cohens_kappa
+
+    found = []
+    for field, units in sorted(said.items(), key=lambda item: (item[0] != PREFERENCE, item[0])):
+        tables: dict[tuple[str, str], Counter[tuple[str | float, str | float]]] = defaultdict(Counter)
+        for ratings in units.values():
+            for first, second in combinations(sorted(ratings), 2):
+                tables[first, second][ratings[first], ratings[second]] += 1
+        for (first, second), cells in sorted(tables.items()):
+            values = sorted({value for cell in cells for value in cell}, key=str)
+            table = np.array([[cells[a, b] for b in values] for a in values])
+            n, agreed = int(table.sum()), float(np.trace(table) / table.sum())
+            expected = float(table.sum(0) @ table.sum(1)) / n**2
+            if expected == 1:
+                found.append(RaterPair(field, first, second, n, agreed, None, None, None))
+                continue
+            # The asymptotic variance of very small tables can come out below zero; they get no interval.
+            with np.errstate(invalid="ignore"):
+                kappa = cohens_kappa(table)
+            known = kappa.std_kappa > 0
+            low = max(-1.0, float(kappa.kappa_low)) if known else None
+            high = min(1.0, float(kappa.kappa_upp)) if known else None
+            found.append(RaterPair(field, first, second, n, agreed, float(kappa.kappa), low, high))
+    return found
+
+
+def _scale(domain: Sequence[str | float]) -> Scale:
+    return "nominal" if any(isinstance(value, str) for value in domain) else "ordinal"
+
+
+def _alpha(counts: "NDArray[np.int64]", domain: Sequence[str | float], scale: Scale) -> float | None:
+    import krippendorff
+
+    used = [bool(column.any()) for column in counts.T]
+    if sum(used) < 2:
+        return None
+    values = [value for value, seen in zip(domain, used, strict=True) if seen]
+    return float(krippendorff.alpha(value_counts=counts[:, used], value_domain=values, level_of_measurement=scale))
+
+
+def _interval(
+    counts: "NDArray[np.int64]", domain: Sequence[str | float], scale: Scale, seed: int
+) -> tuple[float | None, float | None]:
+    """The 2.5th and 97.5th percentile of alpha over resampled units; a resample without variation has none."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    drawn = (counts[rng.integers(len(counts), size=len(counts))] for _ in range(RESAMPLES))
+    alphas = [alpha for sample in drawn if (alpha := _alpha(sample, domain, scale)) is not None]
+    if len(counts) < 2 or not alphas:
+        return None, None
+    low, high = np.percentile(alphas, [2.5, 97.5])
+    return float(low), float(high)
