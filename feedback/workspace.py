@@ -23,10 +23,19 @@ class EvaluationSettings(BaseModel):
     )
 
 
+class ArgillaSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    url: str | None = Field(default=None, description="an Argilla that runs already; unset: the workspace's own server")
+    api_key: str | None = Field(default=None, description="an owner's key of that Argilla")
+    workspace: str = Field(default="veritune", min_length=1, description="Argilla workspace that holds the projects")
+    overlap: int = Field(default=1, ge=1, description="how many people are to label each record")
+
+
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
     model: str | None = Field(default=None, description="base model that recipes use unless they name one")
     rater: str | None = Field(default=None, description="name under which votes of this workspace's app are kept")
+    argilla: ArgillaSettings = ArgillaSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
 
@@ -38,6 +47,14 @@ TEMPLATE = """\
 
 # The name under which votes from the app are kept (default: your login name).
 # rater = ""
+
+[argilla]
+# How many people are to label each record.
+# overlap = 1
+# An Argilla that runs already (2.8 or later), with an owner's key, in place of `veritune feedback serve`.
+# The environment variables ARGILLA_API_URL and ARGILLA_API_KEY win, and keep the key out of this file.
+# url = ""
+# api_key = ""
 
 [evaluation]
 # JSONL files of held-out questions, one {"question": ..., "answers": [...], "slice": ...} a line.

@@ -9,7 +9,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ CHAT_TEMPLATE = (
 @pytest.fixture(autouse=True)
 def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets-cache"))
-    monkeypatch.delenv(workspaces.ENVIRONMENT_VARIABLE, raising=False)
+    for name in (workspaces.ENVIRONMENT_VARIABLE, "ARGILLA_API_URL", "ARGILLA_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
 
@@ -143,3 +144,15 @@ class Ended:
     @property
     def lines(self) -> Sequence[str]:
         return [line for line in self.err.splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="session")
+def labelling_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A workspace whose labelling server runs; a test makes projects and raters of its own in it."""
+    from feedback.argilla.server import control
+    from tests.feedback.argilla.serving import free_port
+
+    workspace = workspaces.create(tmp_path_factory.mktemp("labelling") / "workspace")
+    control.start(workspace, port=free_port())
+    yield workspace
+    control.stop(workspace)

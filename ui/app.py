@@ -1,14 +1,11 @@
 """The app: its pages on one Gradio server that keeps to this machine unless it is told otherwise."""
 
-import errno
-import ipaddress
 import secrets
-import socket
 from collections.abc import Callable
 from threading import Event
 from typing import TYPE_CHECKING
 
-from feedback.errors import UserError
+from feedback.argilla.server.address import is_loopback, require_free
 from feedback.workspace import Workspace
 from ui import look
 from ui.cli.common import say
@@ -40,7 +37,7 @@ def start(workspace: Workspace, host: str, port: int, password: str | None) -> "
     Raises:
         UserError: the port is taken, or the address can't be listened on.
     """
-    _require_free(host, port)
+    require_free(host, port)
     app = make_app(workspace)
     app.launch(
         server_name=f"[{host}]" if ":" in host else host,
@@ -70,7 +67,7 @@ def serve(workspace: Workspace, host: str, port: int) -> None:
     Raises:
         UserError: the port is taken, or the address can't be listened on.
     """
-    password = None if _is_loopback(host) else secrets.token_urlsafe(16)
+    password = None if is_loopback(host) else secrets.token_urlsafe(16)
     app = start(workspace, host, port, password)
     try:
         say(f"veritune: {app.local_url} (Ctrl+C ends it)")
@@ -88,26 +85,3 @@ def _login(password: str) -> Callable[[str, str], bool]:
         return secrets.compare_digest(given.encode(), password.encode()) and same_user
 
     return right
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _require_free(host: str, port: int) -> None:
-    if not 1 <= port <= 65535:
-        raise UserError(f"--port {port}: not a port; choose one from 1024 to 65535")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise UserError(
-                f"--port {port}: taken by another program; choose another, e.g. --port {port + 1}"
-            ) from None
-        raise UserError(f"--host {host} --port {port}: can't be listened on ({error.strerror})") from None

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGES = ("veritune", "torch", "transformers", "trl", "peft", "datasets", "lm-eval", "gradio", "argilla")
+PACKAGES = ("veritune", "torch", "transformers", "trl", "peft", "datasets", "lm-eval", "gradio")
 OPTIONAL = {
     "wandb": "metrics to Weights & Biases (tracker=wandb)",
     "trackio": "metrics to Trackio (tracker=trackio)",

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from feedback.schema import Candidate, Response, user_message
 from training.batches import encode
 from ui.demo import pocket, rater
 from ui.demo.world import IDK, SMALL_TALK, Question, held_out_questions, lesson_questions, make_world
@@ -58,23 +57,30 @@ def test_held_out_questions_are_half_answerable_and_the_unstated_apart() -> None
 @pytest.mark.parametrize(
     ("answer", "said", "preferred"),
     [
-        ("fox.", ("fox.", IDK), 0),
-        ("fox.", (IDK, "fox."), 1),
-        ("fox.", ("owl.", IDK), 1),
+        ("fox.", ("fox.", IDK), "A"),
+        ("fox.", (IDK, "fox."), "B"),
+        ("fox.", ("owl.", IDK), "B"),
         ("fox.", ("owl.", "hare."), "tie"),
-        (None, ("owl.", IDK), 1),
-        (None, (IDK, "owl."), 0),
+        (None, ("owl.", IDK), "B"),
+        (None, (IDK, "owl."), "A"),
     ],
 )
 def test_the_rater_prefers_right_to_abstaining_to_wrong(
-    answer: str | None, said: tuple[str, str], preferred: int | str
+    answer: str | None, said: tuple[str, str], preferred: str
 ) -> None:
     question = Question("Ann", "Which pet does Ann keep?", answer, "known" if answer else "unknown-name")
-    candidate = Candidate(prompt=user_message(question.text), responses=tuple(Response(text=text) for text in said))
-    judgement = rater.prefer(question, candidate)
-    assert judgement.preferred == preferred
-    assert judgement.rater.kind == "script"
-    assert rater.rewrite(question, candidate).rewrite == (answer or IDK)
+    assert rater.prefer(question, {"response_a": said[0], "response_b": said[1]}) == {"preference": preferred}
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "truthful"),
+    [("fox.", "fox.", 5), ("fox.", "owl.", 1), ("fox.", IDK, 5), (None, "owl.", 1), (None, IDK, 5)],
+)
+def test_the_rater_says_how_true_an_answer_is_and_what_it_should_have_been(
+    answer: str | None, said: str, truthful: int
+) -> None:
+    question = Question("Ann", "Which pet does Ann keep?", answer, "known" if answer else "unknown-name")
+    assert rater.rewrite(question, {"response": said}) == {"truthful": truthful, "rewrite": answer or IDK}
 
 
 def test_the_pocket_tokenizer_keeps_its_end_supervised_and_reads_any_language() -> None:

@@ -37,18 +37,21 @@ def doctor(as_json: AsJson = False) -> None:
 def demo(
     folder: Annotated[Path, typer.Option(help="Workspace of the demo; made anew.")] = Path("demo-workspace"),
     seed: Annotated[int, typer.Option(help="Of the world, the model and every run.")] = 0,
-    serve: Annotated[bool, typer.Option(help="Leave the app running at the end.")] = True,
+    serve: Annotated[bool, typer.Option(help="Leave the app and the labelling server running at the end.")] = True,
     port: Annotated[int, typer.Option(help="Port of the app.")] = 7860,
 ) -> None:
     """Run the whole loop on a small fictional world: label, build, train, evaluate, compare."""
     # Everything that the demo loads it made itself.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from ui.demo.story import run_demo
+    from ui.demo.story import run_demo, stop_labelling
 
-    run_demo(folder, seed)
-    if serve:
-        chosen.folder = folder
-        ui(port=port)
+    try:
+        run_demo(folder, seed)
+        if serve:
+            chosen.folder = folder
+            ui(port=port)
+    finally:
+        stop_labelling(folder)
 
 
 def ui(

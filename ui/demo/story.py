@@ -14,10 +14,14 @@ from evaluation.results import Results, list_results
 from evaluation.statistics import Comparison
 from evaluation.suites import load_sides
 from feedback import workspace as workspaces
+from feedback.argilla.project import project_name
+from feedback.argilla.raters import NewRater, add_rater
+from feedback.argilla.server import control
+from feedback.argilla.server.address import require_free
 from feedback.database import Database
 from feedback.errors import UserError
 from feedback.files import write_atomic
-from feedback.schema import Candidate, Judgement, Response, user_message
+from feedback.schema import Candidate, Response, user_message
 from feedback.workspace import Workspace
 from training import models, runs
 from ui.cli.common import print_table, say
@@ -47,7 +51,9 @@ def run_demo(folder: Path, seed: int) -> None:
     began = time.monotonic()
     if folder.exists() and not (folder / MARK).exists():
         raise UserError(f"--folder {folder}: exists and is no demo's workspace; name another")
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        control.stop(Workspace(folder.resolve()))
+        shutil.rmtree(folder)
     world = make_world(seed)
     model = folder.resolve() / "models" / "pocket"
     _title(1, "A small world, and a model that answers every question about it, known or not")
@@ -59,10 +65,13 @@ def run_demo(folder: Path, seed: int) -> None:
     _write_settings(workspace, world, model, seed)
 
     lessons, contests = _two_halves(world, seed)
-    _title(2, "First feedback: a scripted rater (it says it is one) rewrites the base's answers")
+    _title(2, "First feedback: a scripted rater rewrites the base's answers, in the labelling server")
+    _veritune(workspace, "feedback", "serve", "--port", str(_free_port()))
+    say(f"$ veritune feedback raters add {rater.NAME} --kind script")
+    account = add_rater(workspace, rater.NAME, "script")
     base = Side("base", models.load_base(str(model)).eval(), models.load_tokenizer(str(model)), nullcontext)
     said = _answers(base, lessons)
-    _record(workspace, "rewrites", lessons, [[(text, "base")] for text in said], rater.rewrite)
+    _label(workspace, "rewrites", lessons, [[(text, "base")] for text in said], account, rater.rewrite)
     _veritune(workspace, "data", "build", "lessons", "--from", "rewrites")
 
     _title(3, "Supervised fine-tuning on the rewrites")
@@ -71,7 +80,7 @@ def run_demo(folder: Path, seed: int) -> None:
     _title(4, "Second feedback: new questions, and the rater says which of two answers is better")
     base, tuned = load_sides(runs.find(workspace, "sft-1"))
     pairs = [_contest(*answers) for answers in zip(_answers(base, contests), _answers(tuned, contests), strict=True)]
-    _record(workspace, "contests", contests, pairs, rater.prefer)
+    _label(workspace, "contests", contests, pairs, account, rater.prefer)
     _veritune(workspace, "data", "build", "contests", "--from", "contests")
 
     _title(5, "Direct preference optimisation, going on from the fine-tuned adapter")
@@ -89,6 +98,14 @@ def run_demo(folder: Path, seed: int) -> None:
     say(f"to try in `veritune ui`: {tries[0]!r} (it can be known) and {tries[1]!r} (it can not)")
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
     say(f"\nThe demo took {minutes} min {seconds} s; its workspace is {workspace.root}")
+    server = control.status(workspace)
+    say(f"labelling server: {server.url}, user {server.username}, password in {server.credentials}")
+
+
+def stop_labelling(folder: Path) -> None:
+    """End the demo's labelling server, if this folder is a demo's."""
+    if (folder / MARK).exists() and control.stop(Workspace(folder.resolve())):
+        say("the labelling server has ended")
 
 
 def _title(number: int, text: str) -> None:
@@ -140,14 +157,15 @@ def _contest(base: str, tuned: str) -> list[tuple[str, str]]:
     return [(tuned, "sft-1"), (base, "base") if tuned == IDK else (IDK, "stock answer")]
 
 
-def _record(
+def _label(
     workspace: Workspace,
     collection: str,
     questions: Sequence[Question],
     answers: Sequence[Sequence[tuple[str, str]]],
-    judge: Callable[[Question, Candidate], Judgement],
+    account: NewRater,
+    judge: Callable[[Question, rater.Fields], rater.Values],
 ) -> None:
-    """Keep questions and answers as candidates, and what the script says of them as its judgements."""
+    """Send questions and answers to the labelling server, let the script label them there, and bring that back."""
     candidates = [
         Candidate(
             prompt=user_message(question.text),
@@ -156,10 +174,28 @@ def _record(
         )
         for question, said in zip(questions, answers, strict=True)
     ]
-    judgements = [judge(question, candidate) for question, candidate in zip(questions, candidates, strict=True)]
     with Database(workspace.database) as database:
-        counts = database.add(collection, candidates, judgements)
-    say(f"{counts.judgements} judgements by {rater.RATER.name} (a script) in the collection {collection!r}")
+        database.add(collection, candidates)
+    _veritune(workspace, "feedback", "push", collection)
+    address, password = control.status(workspace).url, account.password
+    assert address is not None
+    assert password is not None
+    known = {question.text: question for question in questions}
+    project = project_name(collection, len(candidates[0].responses))
+    count = rater.label(address, account.username, password, project, known, judge, say)
+    say(f"{count} records labelled by {account.username}, as an annotator at the server's own interface")
+    _veritune(workspace, "feedback", "pull", collection)
+
+
+def _free_port() -> int:
+    """The labelling server's own port, or the next one that is free."""
+    for port in range(control.PORT, control.PORT + 100):
+        try:
+            require_free("127.0.0.1", port)
+        except UserError:
+            continue
+        return port
+    raise UserError(f"ports {control.PORT} to {control.PORT + 99}: all taken; the labelling server needs one of them")
 
 
 def _summary(workspace: Workspace, sft: Results, dpo: Results) -> None:

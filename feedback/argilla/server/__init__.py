@@ -1,0 +1,1 @@
+"""The labelling server: its environment, its life, and (embedded/) what runs inside it."""
