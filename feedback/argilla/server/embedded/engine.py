@@ -29,7 +29,7 @@ NAME = "sqlite"
 
 @SearchEngine.register(engine_name=NAME)
 class SqliteEngine(SearchEngine):
-    """Answers from the tables; the text index follows them by triggers, so that nothing has to be written here."""
+    """Answers from the tables themselves: there is nothing to write, but the text index is brought up to date."""
 
     @classmethod
     async def new_instance(cls) -> "SqliteEngine":
@@ -46,19 +46,20 @@ class SqliteEngine(SearchEngine):
 
     async def create_index(self, dataset: Dataset) -> None: ...
 
-    async def delete_index(self, dataset: Dataset) -> None: ...
+    async def delete_index(self, dataset: Dataset) -> None:
+        await _catch_up()
 
     async def configure_metadata_property(self, dataset: Dataset, metadata_property: MetadataProperty) -> None: ...
 
     async def configure_index_vectors(self, vector_settings: VectorSettings) -> None: ...
 
     async def index_records(self, dataset: Dataset, records: Iterable[Record]) -> None:
-        async with AsyncSessionLocal() as db:
-            await text_index.catch_up(db)
+        await _catch_up()
 
     async def partial_record_update(self, record: Record, **update: Any) -> None: ...
 
-    async def delete_records(self, dataset: Dataset, records: Iterable[Record]) -> None: ...
+    async def delete_records(self, dataset: Dataset, records: Iterable[Record]) -> None:
+        await _catch_up()
 
     async def update_record_response(self, response: Response) -> None: ...
 
@@ -144,6 +145,12 @@ class SqliteEngine(SearchEngine):
             terms = rows.add_columns(values.value, count).group_by(values.value).order_by(count.desc(), values.value)
             counts = [TermsMetrics.TermCount(term=str(term), count=n) for term, n in await db.execute(terms)]
         return TermsMetrics(total=sum(each.count for each in counts), values=counts)
+
+
+async def _catch_up() -> None:
+    # Each search does so too; here it is whoever made the change that waits for it.
+    async with AsyncSessionLocal() as db:
+        await text_index.catch_up(db)
 
 
 def _conditions(dataset: Dataset, query: TextQuery | str | None, wanted: Filter | None) -> list[filters.Condition]:
