@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from feedback.errors import UserError
 from feedback.schema import Candidate, Demonstration, Judgement, Status
@@ -52,6 +53,9 @@ MIGRATIONS = [
         """,
     ),
 ]
+
+
+Kept = TypeVar("Kept", Candidate, Judgement)
 
 
 @dataclass
@@ -267,6 +271,30 @@ class Database:
         )
         return (Judgement.model_validate_json(body) for (body,) in rows)
 
+    def judged(self, collections: Sequence[str]) -> Iterator[tuple[str, Candidate, Judgement]]:
+        """Standing judgements of the named collections, each with its collection and its candidate.
+
+        Those on one candidate come together. Nothing is held but the row at hand, however many there are.
+        """
+        # CROSS JOIN and the unary plus keep SQLite to one walk over the candidates, which needs no sorting.
+        rows = self._rows(
+            "SELECT c.rowid, c.collection, c.id, c.body, j.id, j.body FROM candidates c CROSS JOIN judgements j "
+            "WHERE +c.collection IN ({}) AND j.collection = c.collection AND j.candidate_id = c.id "
+            "AND j.withdrawn_at IS NULL AND j.status = 'submitted' ORDER BY c.rowid, j.rowid",
+            collections,
+        )
+        for (_, collection, candidate_id, body), group in groupby(rows, key=lambda row: row[:4]):
+            candidate = _with_id(Candidate.model_validate_json(body), candidate_id)
+            for *_, judgement_id, judgement in group:
+                yield collection, candidate, _with_id(Judgement.model_validate_json(judgement), judgement_id)
+
+    def candidate(self, collection: str, candidate_id: str) -> Candidate:
+        """One candidate that is known to be there."""
+        (body,) = self._connection.execute(
+            "SELECT body FROM candidates WHERE collection = ? AND id = ?", (collection, candidate_id)
+        ).fetchone()
+        return Candidate.model_validate_json(body)
+
     def demonstrations(self, collections: Sequence[str]) -> Iterator[Demonstration]:
         """Standing demonstrations of the named collections, in the order in which they came."""
         rows = self._rows(
@@ -345,3 +373,9 @@ class Database:
                     for statement in script.split(";\n"):
                         db.execute(statement)
                     db.execute("INSERT INTO migrations VALUES (?, ?)", (name, datetime.now(UTC).isoformat()))
+
+
+def _with_id(record: Kept, stored: str) -> Kept:
+    """The record with the hash that is known already, where the property would work it out again."""
+    record.__dict__["id"] = stored
+    return record

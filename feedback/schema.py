@@ -17,6 +17,8 @@ Role = Literal["system", "user", "assistant"]
 Status = Literal["submitted", "draft", "discarded"]
 TIE = "tie"
 BOTH_BAD = "both bad"
+# Fields of judgements that came later, as they are where nothing is said.
+_UNSAID: tuple[tuple[str, Any], ...] = (("spans", []), ("status", "submitted"), ("evidence", {}))
 
 
 class Record(BaseModel):
@@ -75,7 +77,7 @@ class Judgement(Record):
     `preferred` is an index into the candidate's responses, `"tie"` or `"both bad"`; `ranking` orders more than two
     responses, best first, ties sharing a group. `probability` is the rater's own that `preferred` is the better one.
     `ratings` are by name, or by name and response: `truthful[0]`. A draft or a discarded record is kept, and teaches
-    nothing.
+    nothing. `evidence` is what a model's word stands on: hashes of its prompt and of its constitution, and the like.
     """
 
     candidate_id: str
@@ -90,6 +92,7 @@ class Judgement(Record):
     principle: str | None = None
     spans: tuple[Span, ...] = ()
     status: Status = "submitted"
+    evidence: dict[str, str] = Field(default_factory=dict)
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
     @cached_property
@@ -106,7 +109,7 @@ class Judgement(Record):
     def _hashed(self) -> dict[str, Any]:
         """The fields that make the hash; those that came later only where they say something, so that ids last."""
         fields = self.model_dump(mode="json")
-        return {k: v for k, v in fields.items() if (k, v) not in (("spans", []), ("status", "submitted"))}
+        return {k: v for k, v in fields.items() if (k, v) not in _UNSAID}
 
 
 class PreferencePair(Record):

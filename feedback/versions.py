@@ -1,16 +1,17 @@
 """Dataset versions: written once, named by a hash of their bytes, refused when those bytes have changed."""
 
-import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version as package_version
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from feedback.curation.card import CARD, PLOTS, write_card
 from feedback.curation.splits import SPLITS
 from feedback.errors import UserError
 from feedback.files import atomic_folder, canonical_json, content_hash, hash_folder
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+ROWS_A_BATCH = 10_000
 
 
 @dataclass(frozen=True)
@@ -88,15 +90,15 @@ class DatasetVersion:
 def write(
     workspace: Workspace,
     name: str,
-    pairs: Mapping[str, Sequence[PreferencePair]],
-    demonstrations: Mapping[str, Sequence[Demonstration]],
+    pairs: Mapping[str, Iterable[PreferencePair]],
+    demonstrations: Mapping[str, Iterable[Demonstration]],
     set_aside: Iterable[Mapping[str, Any]],
     details: Mapping[str, Any],
 ) -> tuple[DatasetVersion, bool]:
     """Write the next version of a dataset, unless the latest holds exactly this.
 
     Args:
-        pairs, demonstrations: rows by split.
+        pairs, demonstrations: rows by split; they are written as they come, so that any number fits in memory.
         set_aside: rows that were not used, each with its reason.
         details: further entries of the manifest (counts by step, inputs, options).
 
@@ -106,37 +108,54 @@ def write(
     Raises:
         UserError: the name can't be a folder's.
     """
+    check_name(name)
+    earlier = versions_of(workspace, name)
+    number = earlier[-1].manifest["version"] + 1 if earlier else 1
+    folder = workspace.datasets / name / f"v{number}"
+    try:
+        with atomic_folder(folder) as staging:
+            counts = {
+                (kind, split): _write_arrow(staging / kind / f"{split}.arrow", kind, by_split.get(split, ()))
+                for kind, by_split in (("pairs", pairs), ("demonstrations", demonstrations))
+                for split in SPLITS
+            }
+            with (staging / "set_aside.jsonl").open("w", encoding="utf-8", newline="") as file:
+                file.writelines(canonical_json(row) + "\n" for row in set_aside)
+            files = _hash_data(staging)
+            fingerprint = content_hash(files)
+            if earlier and earlier[-1].fingerprint == fingerprint:
+                raise _UnchangedError
+            manifest = {
+                "name": name,
+                "version": number,
+                "created_at": datetime.now(UTC).isoformat(),
+                "veritune": package_version("veritune"),
+                "fingerprint": fingerprint,
+                "files": files,
+                "splits": {split: counts["pairs", split] + counts["demonstrations", split] for split in SPLITS},
+                "pairs": sum(counts["pairs", split] for split in SPLITS),
+                "demonstrations": sum(counts["demonstrations", split] for split in SPLITS),
+                **details,
+            }
+            (staging / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+            write_card(staging, manifest)
+    except _UnchangedError:
+        return earlier[-1], False
+    return DatasetVersion(folder, manifest), True
+
+
+class _UnchangedError(Exception):
+    """What was written is what the latest version holds: the new folder is to go."""
+
+
+def check_name(name: str) -> None:
+    """Make sure that a dataset's name can be a folder's.
+
+    Raises:
+        UserError: it can't.
+    """
     if not NAME.fullmatch(name):
         raise UserError(f"dataset name {name!r}: use letters, digits, '.', '_' and '-', at most 64")
-    contents = {"set_aside.jsonl": "".join(canonical_json(row) + "\n" for row in set_aside).encode()}
-    for split in SPLITS:
-        contents[f"pairs/{split}.arrow"] = _arrow_bytes("pairs", pairs.get(split, ()))
-        contents[f"demonstrations/{split}.arrow"] = _arrow_bytes("demonstrations", demonstrations.get(split, ()))
-    files = {path: hashlib.sha256(data).hexdigest() for path, data in sorted(contents.items())}
-    fingerprint = content_hash(files)
-    earlier = versions_of(workspace, name)
-    if earlier and earlier[-1].fingerprint == fingerprint:
-        return earlier[-1], False
-    number = earlier[-1].manifest["version"] + 1 if earlier else 1
-    manifest = {
-        "name": name,
-        "version": number,
-        "created_at": datetime.now(UTC).isoformat(),
-        "veritune": package_version("veritune"),
-        "fingerprint": fingerprint,
-        "files": files,
-        "splits": {split: len(pairs.get(split, ())) + len(demonstrations.get(split, ())) for split in SPLITS},
-        "pairs": sum(map(len, pairs.values())),
-        "demonstrations": sum(map(len, demonstrations.values())),
-        **details,
-    }
-    with atomic_folder(workspace.datasets / name / f"v{number}") as staging:
-        for path, data in contents.items():
-            (staging / path).parent.mkdir(exist_ok=True)
-            (staging / path).write_bytes(data)
-        (staging / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-        (staging / "CARD.md").write_text(_card(manifest))
-    return DatasetVersion(workspace.datasets / name / f"v{number}", manifest), True
 
 
 def load(workspace: Workspace, reference: str) -> DatasetVersion:
@@ -189,7 +208,8 @@ def diff(old: DatasetVersion, new: DatasetVersion) -> dict[str, dict[str, list[d
     return changes
 
 
-def _arrow_bytes(kind: str, rows: Sequence[PreferencePair] | Sequence[Demonstration]) -> bytes:
+def _write_arrow(path: Path, kind: str, rows: Iterable[PreferencePair] | Iterable[Demonstration]) -> int:
+    """Write rows in batches; how many there were."""
     import pyarrow as pa
 
     prompt = pa.field("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))
@@ -203,36 +223,21 @@ def _arrow_bytes(kind: str, rows: Sequence[PreferencePair] | Sequence[Demonstrat
         ],
         "demonstrations": [prompt, *text[2:]],
     }[kind]
-    table = pa.Table.from_pylist([row.model_dump(mode="json") for row in rows], schema=pa.schema(fields))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=10_000)
-    return sink.getvalue().to_pybytes()
+    schema = pa.schema(fields)
+    path.parent.mkdir(exist_ok=True)
+    count = 0
+    dumped = (row.model_dump(mode="json") for row in rows)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        while batch := list(islice(dumped, ROWS_A_BATCH)):
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
+            count += len(batch)
+    return count
 
 
 def _hash_data(folder: Path) -> dict[str, str]:
-    return {path: digest for path, digest in hash_folder(folder).items() if path not in (MANIFEST, "CARD.md")}
-
-
-def _card(manifest: Mapping[str, Any]) -> str:
-    rows = "\n".join(f"| {step} | {count} |" for step, count in manifest["dropped"].items()) or "| nothing | 0 |"
-    splits = ", ".join(f"{split} {count}" for split, count in manifest["splits"].items())
-    return f"""# {manifest["name"]}, version {manifest["version"]}
-
-{manifest["pairs"]} preference pairs and {manifest["demonstrations"]} demonstrations; rows by split: {splits}.
-Fingerprint `{manifest["fingerprint"]}`, written {manifest["created_at"]} by veritune {manifest["veritune"]}.
-
-From the collections {", ".join(manifest["collections"])}, judged by:
-
-| rater | kind | judgements |
-|---|---|---|
-{chr(10).join(f"| {name} | {kind} | {count} |" for name, kind, count in manifest["raters"]) or "| nobody | | 0 |"}
-
-What was set aside, and why (the rows are in set_aside.jsonl):
-
-| step | rows |
-|---|---|
-{rows}
-
-Splits are by prompt: a prompt's hash alone decides where it stands, in this version and in later ones.
-"""
+    """The hashes of what a version holds; the manifest, the card and its plots only speak of it."""
+    return {
+        path: digest
+        for path, digest in hash_folder(folder).items()
+        if path not in (MANIFEST, CARD) and not path.startswith(f"{PLOTS}/")
+    }

@@ -21,6 +21,10 @@ class EvaluationSettings(BaseModel):
         default=[],
         description="JSONL files of held-out questions: {question, answers, slice}; no answers = unanswerable",
     )
+    decontaminate: list[str] = Field(
+        default=[],
+        description="JSONL or CSV files of further questions that no row of a dataset may give away",
+    )
 
 
 class ArgillaSettings(BaseModel):
@@ -31,11 +35,32 @@ class ArgillaSettings(BaseModel):
     overlap: int = Field(default=1, ge=1, description="how many people are to label each record")
 
 
+class EndpointSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    url: str | None = Field(default=None, description="an OpenAI-compatible endpoint, up to and with its /v1")
+    api_key: str | None = Field(default=None, description="the key that it asks for")
+    concurrency: int = Field(default=16, ge=1, le=1024, description="requests in flight at a time")
+    timeout: float = Field(default=300, gt=0, description="seconds after which an unanswered request is sent again")
+    max_requests: int | None = Field(default=None, ge=1, description="requests that one command may send, retries too")
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="tokens, as the endpoint counts them, after which a command sends no more"
+    )
+
+
+class ConstitutionSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    principles: str | None = Field(
+        default=None, description="a YAML file of principles in place of ours, seen from the workspace"
+    )
+
+
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
     model: str | None = Field(default=None, description="base model that recipes use unless they name one")
     rater: str | None = Field(default=None, description="name under which votes of this workspace's app are kept")
     argilla: ArgillaSettings = ArgillaSettings()
+    endpoint: EndpointSettings = EndpointSettings()
+    constitution: ConstitutionSettings = ConstitutionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
 
@@ -56,10 +81,26 @@ TEMPLATE = """\
 # url = ""
 # api_key = ""
 
+[endpoint]
+# Where `endpoint:MODEL` is found: any OpenAI-compatible server (vLLM, Ollama, `transformers serve`, a vendor).
+# The environment variables VERITUNE_ENDPOINT_URL and VERITUNE_ENDPOINT_KEY win, and keep the key out of this file.
+# url = "http://127.0.0.1:8000/v1"
+# api_key = ""
+# Requests in flight at a time, and what one command may spend; a command that is repeated goes on where it stopped.
+# concurrency = 16
+# max_requests = 10000
+# max_tokens = 5000000
+
+[constitution]
+# Principles of your own, e.g. `veritune feedback principles > principles.yaml`, edited.
+# principles = "principles.yaml"
+
 [evaluation]
 # JSONL files of held-out questions, one {"question": ..., "answers": [...], "slice": ...} a line.
 # An empty list of answers marks a question that can't be answered: the right reply is to say so.
 questions = []
+# Further questions, JSONL or CSV, that no row of a dataset may give away, e.g. those of a benchmark.
+# decontaminate = []
 """
 
 

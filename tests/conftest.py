@@ -31,8 +31,10 @@ CHAT_TEMPLATE = (
 @pytest.fixture(autouse=True)
 def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets-cache"))
-    for name in (workspaces.ENVIRONMENT_VARIABLE, "ARGILLA_API_URL", "ARGILLA_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
+    for service in ("ARGILLA_API", "VERITUNE_ENDPOINT"):
+        monkeypatch.delenv(f"{service}_URL", raising=False)
+        monkeypatch.delenv(f"{service}_KEY", raising=False)
+    monkeypatch.delenv(workspaces.ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
 
 

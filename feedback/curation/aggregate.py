@@ -1,23 +1,31 @@
 """Several raters' judgements to one probability for each pair of answers."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from math import fsum
 
 from feedback.schema import BOTH_BAD, TIE, Candidate, Judgement, Message, PreferencePair, grounded_prompt
 
-# A pair is the same pair whichever answer stands first and whichever collection it came from.
+# A pair is the same pair whichever answer stands first and whichever collection it came from: the prompt, and the two
+# answers in the order of their text.
 PairKey = tuple[tuple[Message, ...], str, str]
 
 
-@dataclass
-class Votes:
-    """What was said of the unordered pair (first, second), `first` sorting before `second`."""
+@dataclass(frozen=True)
+class Vote:
+    """What one judgement says of a pair.
 
-    for_first: list[float] = field(default_factory=list)
-    both_bad: int = 0
-    judgements: list[str] = field(default_factory=list)
+    Args:
+        rater: name and kind, as `ann (human)`.
+        for_first: probability that the answer that sorts first is the better one; 0.5 is a tie.
+    """
+
+    rater: str
+    kind: str
+    for_first: float
+    both_bad: bool
+    judgement: str
 
 
 def pairwise_votes(candidate: Candidate, judgement: Judgement) -> Iterator[tuple[int, int, float]]:
@@ -52,39 +60,54 @@ def pairwise_votes(candidate: Candidate, judgement: Judgement) -> Iterator[tuple
         )
 
 
-def collect_votes(candidates: Iterable[Candidate], judgements: Iterable[Judgement]) -> dict[PairKey, Votes]:
-    """Every vote on every pair of distinct answers to the same prompt."""
-    by_id = {candidate.id: candidate for candidate in candidates}
-    votes: dict[PairKey, Votes] = defaultdict(Votes)
-    for judgement in judgements:
-        candidate = by_id[judgement.candidate_id]
-        prompt = grounded_prompt(candidate.prompt, candidate.context)
-        for left, right, probability in pairwise_votes(candidate, judgement):
-            a, b = candidate.responses[left].text, candidate.responses[right].text
-            pair = votes[(prompt, min(a, b), max(a, b))]
-            pair.for_first.append(probability if a <= b else 1 - probability)
-            pair.both_bad += judgement.preferred == BOTH_BAD
-            pair.judgements.append(judgement.id)
-    return votes
+def votes_on(candidate: Candidate, judgement: Judgement) -> Iterator[tuple[PairKey, Vote]]:
+    """The judgement's vote on every pair of answers that it states."""
+    prompt = grounded_prompt(candidate.prompt, candidate.context)
+    rater = f"{judgement.rater.name} ({judgement.rater.kind})"
+    both_bad = judgement.preferred == BOTH_BAD
+    for left, right, probability in pairwise_votes(candidate, judgement):
+        a, b = candidate.responses[left].text, candidate.responses[right].text
+        for_first = probability if a <= b else 1 - probability
+        yield (prompt, min(a, b), max(a, b)), Vote(rater, judgement.rater.kind, for_first, both_bad, judgement.id)
 
 
-def decide(key: PairKey, votes: Votes) -> PreferencePair | str:
-    """The pair that the votes make, by their mean, or the reason why they make none."""
+def mean_for_first(votes: Sequence[Vote]) -> float:
+    """The mean of the votes, exactly the same in whatever order they came."""
+    return fsum(vote.for_first for vote in votes) / len(votes)
+
+
+def decide(
+    key: PairKey, votes: Sequence[Vote], posterior: Sequence[float] | None = None, keep_conflicts: bool = False
+) -> PreferencePair | str:
+    """The pair that the votes make, or the reason why they make none.
+
+    Args:
+        posterior: how probable it is that the first, the second, neither is better, where a model of the raters says
+            so; without it the mean of the votes decides.
+        keep_conflicts: make a pair of probability 0.5 of opposed votes of equal weight, the first answer chosen.
+    """
     prompt, first, second = key
     if first == second:
         return "identical answers"
-    if votes.both_bad * 2 > len(votes.for_first):
+    if sum(vote.both_bad for vote in votes) * 2 > len(votes):
         return "both bad"
-    mean = sum(votes.for_first) / len(votes.for_first)
-    if mean == 0.5:
-        return "tie" if all(vote == 0.5 for vote in votes.for_first) else "conflict"
-    chosen, rejected = (first, second) if mean > 0.5 else (second, first)
+    if posterior is None:
+        for_first = mean_for_first(votes)
+        tied = all(vote.for_first == 0.5 for vote in votes)
+    else:
+        for_first = posterior[0] + posterior[2] / 2
+        tied = posterior[2] >= max(posterior[:2])
+    if tied:
+        return "tie"
+    if for_first == 0.5 and not keep_conflicts:
+        return "conflict"
+    chosen, rejected = (first, second) if for_first >= 0.5 else (second, first)
     if not chosen.strip():
         return "empty chosen answer"
     return PreferencePair(
         prompt=prompt,
         chosen=chosen,
         rejected=rejected,
-        probability=max(mean, 1 - mean),
-        judgements=tuple(sorted(set(votes.judgements))),
+        probability=max(for_first, 1 - for_first),
+        judgements=tuple(sorted({vote.judgement for vote in votes})),
     )

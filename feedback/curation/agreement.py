@@ -1,4 +1,4 @@
-"""Do the raters agree: Krippendorff's alpha over all of them, Cohen's kappa between each two."""
+"""Do the raters agree: Krippendorff's alpha over all, Cohen's kappa between each two, an AI judge against people."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
-from feedback.curation.aggregate import pairwise_votes
+from feedback.curation.aggregate import Vote, mean_for_first, pairwise_votes
+from feedback.curation.intervals import Z, wilson
 from feedback.schema import BOTH_BAD, TIE, Candidate, Judgement
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 RESAMPLES = 500
 PREFERENCE = "preference"
+VERDICTS = ("first", "second", TIE)
+# How sure a judge was, from undecided to certain.
+CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 Scale = Literal["nominal", "ordinal"]
 # What each rater said of each unit: field -> unit -> rater -> value.
 Said = Mapping[str, Mapping[Hashable, Mapping[str, str | float]]]
@@ -59,6 +63,124 @@ class RaterPair:
     kappa: float | None
     low: float | None
     high: float | None
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """The pairs on which a judge was about so sure, and the share of them where people preferred the same answer."""
+
+    low: float
+    high: float
+    n: int
+    stated: float
+    right: float
+    right_interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class JudgeAgainstPeople:
+    """What an AI judge and people said of the same pairs; of several votes of one side the mean counts.
+
+    Args:
+        cells: pairs by what people and what the judge said: first, second or tie, `first` sorting before `second`.
+        agreed: the share of the n pairs on which both said the same, with Wilson's interval.
+        kappa: Cohen's, with its asymptotic interval; None where it is not defined.
+        calibration: of the pairs on which both preferred an answer, by how sure the judge was.
+        decided: how many those are, and `brier` the mean squared error of the judge's probability on them.
+    """
+
+    judge: str
+    n: int
+    cells: tuple[tuple[int, ...], ...]
+    agreed: float
+    agreed_interval: tuple[float, float]
+    kappa: float | None
+    kappa_interval: tuple[float, float] | None
+    decided: int
+    brier: float | None
+    brier_interval: tuple[float, float] | None
+    calibration: tuple[Confidence, ...]
+
+
+class AgainstPeople:
+    """Compares each AI judge with people, pair by pair; scripts that stand in for people count as people."""
+
+    def __init__(self) -> None:
+        self._cells: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+        # Of the pairs on which a judge was so sure: how many, the sum of its probabilities, how many were right.
+        self._sure: dict[str, list[list[float]]] = defaultdict(lambda: [[0, 0.0, 0] for _ in CONFIDENCES[1:]])
+        self._errors: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+
+    def add(self, votes: Sequence[Vote]) -> None:
+        """Take down one pair, if both sides voted on it."""
+        people = [vote for vote in votes if vote.kind != "ai"]
+        if not people:
+            return
+        truth = mean_for_first(people)
+        for judge in {vote.rater for vote in votes if vote.kind == "ai"}:
+            stated = mean_for_first([vote for vote in votes if vote.rater == judge])
+            self._cells[judge][_verdict(truth), _verdict(stated)] += 1
+            if truth == 0.5 or stated == 0.5:
+                continue
+            sure, right = max(stated, 1 - stated), (stated > 0.5) == (truth > 0.5)
+            place = sum(sure >= edge for edge in CONFIDENCES[1:-1])
+            for index, value in enumerate((1, sure, right)):
+                self._sure[judge][place][index] += value
+            for index, power in enumerate((2, 4)):
+                self._errors[judge][index] += (sure - right) ** power
+
+    def result(self) -> list[JudgeAgainstPeople]:
+        """What the pairs so far say of each judge."""
+        return [self._of(judge) for judge in sorted(self._cells)]
+
+    def _of(self, judge: str) -> JudgeAgainstPeople:
+        import numpy as np
+
+        cells = self._cells[judge]
+        table = np.array([[cells[people, said] for said in VERDICTS] for people in VERDICTS])
+        n, same = int(table.sum()), int(np.trace(table))
+        kappa, low, high = _kappa(table)
+        sure = self._sure[judge]
+        decided = int(sum(count for count, _, _ in sure))
+        brier = brier_interval = None
+        if decided:
+            squares, fourths = self._errors[judge]
+            brier = squares / decided
+            error = Z * max(0.0, fourths / decided - brier**2) ** 0.5 / decided**0.5
+            brier_interval = (brier - error, brier + error)
+        calibration = tuple(
+            Confidence(low, high, int(count), stated / count, right / count, wilson(int(right), int(count)))
+            for low, high, (count, stated, right) in zip(CONFIDENCES, CONFIDENCES[1:], sure, strict=False)
+            if count
+        )
+        return JudgeAgainstPeople(
+            judge,
+            n,
+            tuple(tuple(row) for row in table.tolist()),
+            same / n,
+            wilson(same, n),
+            kappa,
+            None if low is None or high is None else (low, high),
+            decided,
+            brier,
+            brier_interval,
+            calibration,
+        )
+
+
+def said_of_pair(votes: Sequence[Vote]) -> dict[str, str]:
+    """What each rater said of a pair, for `fields_of` and `pairs_of`; of several votes of one rater the mean counts."""
+    by_rater: dict[str, list[Vote]] = defaultdict(list)
+    for vote in votes:
+        by_rater[vote.rater].append(vote)
+    return {
+        rater: BOTH_BAD if all(vote.both_bad for vote in theirs) else _verdict(mean_for_first(theirs))
+        for rater, theirs in by_rater.items()
+    }
+
+
+def _verdict(for_first: float) -> str:
+    return TIE if for_first == 0.5 else "first" if for_first > 0.5 else "second"
 
 
 def said_by_raters(candidates: Iterable[Candidate], judgements: Iterable[Judgement]) -> Said:
@@ -117,7 +239,6 @@ def fields_of(said: Said, seed: int = 0) -> list[FieldAgreement]:
 def pairs_of(said: Said) -> list[RaterPair]:
     """Cohen's kappa (1960) of every two raters with a unit in common, with its asymptotic 95% interval."""
     import numpy as np
-    from statsmodels.stats.inter_rater import cohens_kappa
 
     found = []
     for field, units in sorted(said.items(), key=lambda item: (item[0] != PREFERENCE, item[0])):
@@ -129,18 +250,24 @@ def pairs_of(said: Said) -> list[RaterPair]:
             values = sorted({value for cell in cells for value in cell}, key=str)
             table = np.array([[cells[a, b] for b in values] for a in values])
             n, agreed = int(table.sum()), float(np.trace(table) / table.sum())
-            expected = float(table.sum(0) @ table.sum(1)) / n**2
-            if expected == 1:
-                found.append(RaterPair(field, first, second, n, agreed, None, None, None))
-                continue
-            # The asymptotic variance of very small tables can come out below zero; they get no interval.
-            with np.errstate(invalid="ignore"):
-                kappa = cohens_kappa(table)
-            known = kappa.std_kappa > 0
-            low = max(-1.0, float(kappa.kappa_low)) if known else None
-            high = min(1.0, float(kappa.kappa_upp)) if known else None
-            found.append(RaterPair(field, first, second, n, agreed, float(kappa.kappa), low, high))
+            found.append(RaterPair(field, first, second, n, agreed, *_kappa(table)))
     return found
+
+
+def _kappa(table: "NDArray[np.int64]") -> tuple[float | None, float | None, float | None]:
+    """Cohen's kappa and its interval."""
+    import numpy as np
+    from statsmodels.stats.inter_rater import cohens_kappa
+
+    if float(table.sum(0) @ table.sum(1)) == float(table.sum()) ** 2:
+        return None, None, None
+    # The asymptotic variance of very small tables can come out below zero; they get no interval.
+    with np.errstate(invalid="ignore"):
+        kappa = cohens_kappa(table)
+    known = kappa.std_kappa > 0
+    low = max(-1.0, float(kappa.kappa_low)) if known else None
+    high = min(1.0, float(kappa.kappa_upp)) if known else None
+    return float(kappa.kappa), low, high
 
 
 def _scale(domain: Sequence[str | float]) -> Scale:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from feedback.curation.aggregate import collect_votes, decide, pairwise_votes
+from feedback.curation.aggregate import PairKey, Vote, decide, pairwise_votes, votes_on
 from feedback.curation.build import build
 from feedback.curation.splits import parse_fractions, split_of
 from feedback.database import Database
@@ -26,7 +26,12 @@ def vote(of: Candidate, rater: str, preferred: int | str | None = None, **more: 
 
 
 def decided(candidates: Sequence[Candidate], judgements: Sequence[Judgement]) -> list[PreferencePair | str]:
-    return [decide(key, votes) for key, votes in collect_votes(candidates, judgements).items()]
+    by_id = {candidate.id: candidate for candidate in candidates}
+    votes: dict[PairKey, list[Vote]] = {}
+    for judgement in judgements:
+        for key, vote in votes_on(by_id[judgement.candidate_id], judgement):
+            votes.setdefault(key, []).append(vote)
+    return [decide(key, of_pair) for key, of_pair in votes.items()]
 
 
 def test_a_majority_becomes_a_probability() -> None:

@@ -18,17 +18,44 @@ def build(
     name: Annotated[str, typer.Argument(help="The dataset to make a new version of.")],
     from_: Annotated[list[str] | None, typer.Option("--from", help="Collection; default: all.")] = None,
     split: Annotated[str, typer.Option(help="Shares of train, validation and test prompts.")] = "0.8,0.1,0.1",
+    aggregate: Annotated[
+        str, typer.Option(help="majority, or dawid-skene: raters weighed by how reliable they are.")
+    ] = "majority",
+    conflicts: Annotated[
+        str,
+        typer.Option(
+            help="Opposed votes of equal weight: drop, soft (keep at 0.5) or adjudicate (into NAME-conflicts)."
+        ),
+    ] = "drop",
+    near_duplicates: Annotated[
+        float | None, typer.Option(help="Drop rows whose prompt and answers are each so similar (0.5 to 1), e.g. 0.8.")
+    ] = None,
+    balance_length: Annotated[
+        bool, typer.Option("--balance-length", help="Drop pairs until the longer answer is no likelier to be chosen.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a new version of a dataset from the feedback that is there."""
+    """Make a new version of a dataset from the feedback that is there.
+
+    Exact duplicates go, and rows that give away a question of the files that veritune.toml names under [evaluation].
+    """
     from feedback.curation.build import build
+    from feedback.curation.options import Options
     from feedback.curation.splits import parse_fractions
 
-    version, new = build(current_workspace(), name, from_ or [], parse_fractions(split))
+    options = Options(aggregate, conflicts, near_duplicates, balance_length)
+    version, new = build(current_workspace(), name, from_ or [], parse_fractions(split), options, say)
     if not new:
         say(f"{version.id} holds exactly this already; no new version was made")
-    _print(version.summary, version.id, as_json)
-    if empty := [split for split, rows in version.manifest["splits"].items() if not rows]:
+    summary, steps = version.summary, version.manifest.get("steps", [])
+    if as_json:
+        print_json(summary | {"steps": steps, "options": version.manifest.get("options")})
+    else:
+        title = f"{version.id}  {summary['fingerprint'][:12]}"
+        print_table(["step", "pairs", "demonstrations"], steps, title=title)
+        print_table(["split", "rows"], list(summary["splits"].items()))
+        say(f"agreement, raters, length and plots: {version.folder / 'CARD.md'}")
+    if empty := [split for split, rows in summary["splits"].items() if not rows]:
         say(f"note: no rows in {', '.join(empty)}; more feedback, or other --split shares, would fill it")
 
 

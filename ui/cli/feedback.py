@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from ui.cli import labelling
+from ui.cli import constitution, labelling
 from ui.cli.common import AsJson, current_workspace, print_json, print_table, say
 
 app = typer.Typer(help="Bring feedback in.", no_args_is_help=True)
 labelling.register(app)
+constitution.register(app)
 
 
 @app.command("import")
