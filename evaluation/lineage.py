@@ -124,11 +124,11 @@ def _run_link(run: Run) -> Ancestor:
     state = run.state
     if state == "finished":
         try:
-            run.verify_adapter()
+            run.verify_weights()
             state = "ok"
         except UserError:
             state = "altered"
-    weights = (run.manifest.get("adapter") or {}).get("adapter_model.safetensors")
+    weights = (run.manifest.get("weights") or {}).get("adapter_model.safetensors")
     return Ancestor(kind="run", id=run.id, hash=weights, state=state)
 
 

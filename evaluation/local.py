@@ -175,9 +175,9 @@ def load(workspace: Workspace, name: str) -> LocalModel:
     """
     if name in (run.id for run in runs.list_runs(workspace)):
         run = runs.find(workspace, name)
-        run.verify_adapter()
+        run.verify_weights()
         # The adapter's folder holds the tokenizer, and so the chat template.
-        identity = content_hash([run.manifest["model"]["hash"], run.manifest["adapter"]])
+        identity = content_hash([run.manifest["model"]["hash"], run.manifest["weights"]])
         return LocalModel(load_sides(run)[1], identity, workspace.cache)
     tokenizer = models.load_tokenizer(name)
     identity = content_hash([models.model_hash(name), tokenizer.chat_template])

@@ -23,7 +23,7 @@ from feedback.errors import UserError
 from feedback.files import atomic_folder, canonical_json, write_atomic
 from feedback.schema import Message, Record, prompt_key
 from feedback.workspace import Workspace
-from training import batches, models, runs
+from training import adapters, batches, models, runs
 from training.runs import Run
 
 SUITES = ("quick",)
@@ -118,7 +118,9 @@ def load_sides(tuned_run: Run, base_run: Run | None = None) -> tuple[Side, Side]
     origin = tuned_run.manifest["model"]
     if models.model_hash(origin["name"]) != origin["hash"]:
         raise UserError(f"model {origin['name']}: no longer the one that {tuned_run.id} was trained on")
-    model = models.load_adapter(models.load_base(origin["name"], tuned_run.recipe.precision), tuned_run.adapter).eval()
+    model = adapters.load_adapter(
+        models.load_base(origin["name"], tuned_run.recipe.precision), tuned_run.adapter
+    ).eval()
     tokenizer = models.load_tokenizer(str(tuned_run.adapter))
 
     @contextmanager
@@ -143,7 +145,7 @@ def load_sides(tuned_run: Run, base_run: Run | None = None) -> tuple[Side, Side]
 
 def _finished(workspace: Workspace, run_id: str) -> Run:
     run = runs.find(workspace, run_id)
-    run.verify_adapter()
+    run.verify_weights()
     return run
 
 

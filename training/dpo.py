@@ -7,7 +7,7 @@ from trl import DPOConfig, DPOTrainer
 
 from feedback.versions import DatasetVersion
 from training.batches import pair_rows as encode_rows
-from training.config import DPORecipe
+from training.recipe import DPORecipe
 from training.runs import Run
 from training.trainer import RunTrainer, arguments
 

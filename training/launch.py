@@ -15,7 +15,7 @@ from typing import Any
 from feedback.errors import UserError
 from feedback.files import atomic_folder, hash_folder, write_atomic
 from feedback.workspace import Workspace
-from training import models, runs
+from training import models, runs, trainable
 from training.config import Recipe, read_recipe
 from training.prepare import Prepared, Rows, encode, prepare
 from training.runs import Run
@@ -81,27 +81,20 @@ def _execute(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
         state="finished",
         process=None,
         finished_at=datetime.now(UTC).isoformat(),
-        adapter=hash_folder(run.adapter),
+        weights=hash_folder(run.adapter),
     )
 
 
 def _train(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
     from datasets import Dataset
-    from transformers import set_seed
 
     recipe, tokenizer, checks = prepared.recipe, prepared.tokenizer, rows.checks
     method = import_module(f"training.{recipe.method}")
-    model = models.load_base(prepared.model, recipe.precision)
-    # Before the adapter is made: its initial weights are drawn from this seed.
-    set_seed(recipe.seed)
-    if prepared.parent is not None:
-        adapted = models.load_adapter(model, prepared.parent.adapter, trainable=True)
-    else:
-        adapted = models.add_adapter(model, recipe.lora)
-    trainable, parameters = adapted.get_nb_trainable_parameters()
+    adapted = trainable.load(prepared)
+    trained, parameters = adapted.get_nb_trainable_parameters()
     run.update(preflight=checks)
     report(
-        f"{run.id}: {checks['rows']} rows of {prepared.version.id}, {trainable:,} of {parameters:,} parameters train; "
+        f"{run.id}: {checks['rows']} rows of {prepared.version.id}, {trained:,} of {parameters:,} parameters train; "
         f"{checks['truncated']} rows cut at {prepared.max_length} tokens, {checks['dropped_too_long']} left out"
     )
     report(f"first row, the loss on what stands in ⟦⟧: {checks['example'][:300]!r}")
@@ -138,7 +131,7 @@ def _first_manifest(prepared: Prepared) -> dict[str, Any]:
         "recipe": prepared.recipe.model_dump(),
         "dataset": {"id": prepared.version.id, "fingerprint": prepared.version.fingerprint},
         "model": {"name": prepared.model, "hash": models.model_hash(prepared.model)},
-        "parent": {"run_id": parent.id, "adapter": parent.manifest["adapter"]} if parent else None,
+        "parent": {"run_id": parent.id, "weights": parent.manifest["weights"]} if parent else None,
         "backend": "transformers, PEFT and TRL",
         "packages": {name: package_version(name) for name in PACKAGES},
         "hardware": _hardware(),

@@ -1,45 +1,17 @@
-"""Loading base models, tokenizers and adapters; safetensors only, never code from a model's folder."""
+"""Loading base models and tokenizers; safetensors only, never code from a model's folder."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feedback.errors import UserError
 from feedback.files import content_hash, hash_file
-from training.config import Lora, Recipe
+from training.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-# Names of the same projections in different architectures.
-ROLES = {
-    "q": {"q_proj", "query", "q_lin", "wq", "Wqkv", "c_attn", "query_key_value", "qkv_proj"},
-    "k": {"k_proj", "key", "k_lin", "wk"},
-    "v": {"v_proj", "value", "v_lin", "wv"},
-    "o": {"o_proj", "out_proj", "out_lin", "wo", "dense", "c_proj"},
-    "mlp": {
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-        "gate_up_proj",
-        "fc1",
-        "fc2",
-        "lin1",
-        "lin2",
-        "c_fc",
-        "wi",
-        "dense_h_to_4h",
-    },
-}
-PRESET_ROLES = {
-    "attention-minimal": ("q", "v"),
-    "attention": ("q", "v", "o"),
-    "all-linear": ("q", "k", "v", "o", "mlp"),
-}
 
 
 def load_tokenizer(name: str, recipe: Recipe | None = None) -> "PreTrainedTokenizerBase":
@@ -132,14 +104,6 @@ def load_base(name: str, precision: str = "auto") -> "PreTrainedModel":
     return model.to("cuda" if cuda else "cpu")
 
 
-def linear_layers(model: "PreTrainedModel") -> dict[str, "torch.nn.Module"]:
-    """A model's linear layers by their full names."""
-    import torch
-    from transformers.pytorch_utils import Conv1D
-
-    return {path: module for path, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)}
-
-
 def skeleton(config: Any) -> "PreTrainedModel":
     """The model without its weights."""
     import torch
@@ -147,56 +111,6 @@ def skeleton(config: Any) -> "PreTrainedModel":
 
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-
-
-def lora_targets(lora: Lora, linear: Iterable[str]) -> list[str]:
-    """The module names that a preset or a list stands for in this architecture.
-
-    Args:
-        linear: full names of the model's linear layers.
-
-    Raises:
-        UserError: a target matches nothing; the line lists what exists.
-    """
-    leaves = sorted({path.rsplit(".", 1)[-1] for path in linear} - {"lm_head", "embed_out"})
-    found: list[str]
-    missing: list[str]
-    if isinstance(lora.targets, str):
-        wanted = set().union(*(ROLES[role] for role in PRESET_ROLES[lora.targets]))
-        found = [leaf for leaf in leaves if leaf in wanted]
-        missing = [] if found else [lora.targets]
-    else:
-        found = list(lora.targets)
-        missing = [t for t in lora.targets if not any(path == t or path.endswith(f".{t}") for path in linear)]
-    if missing:
-        raise UserError(
-            *(f"lora.targets: {name!r} matches no layer; there are {', '.join(leaves)}" for name in missing)
-        )
-    return found
-
-
-def add_adapter(model: "PreTrainedModel", lora: Lora) -> "PeftModel":
-    """Put a fresh LoRA adapter on a base; seed before, since this draws its initial weights."""
-    from peft import LoraConfig, get_peft_model
-    from transformers.pytorch_utils import Conv1D
-
-    linear = linear_layers(model)
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora_targets(lora, linear),
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in linear.values()),
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, config)
-
-
-def load_adapter(model: "PreTrainedModel", folder: Path, trainable: bool = False) -> "PeftModel":
-    """Put a saved adapter on its base."""
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, use_safetensors=True)
 
 
 def model_hash(name: str) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from feedback.errors import UserError
-from training import models
+from training import adapters, models
 from training.batches import Lengths, show
-from training.config import Recipe, SFTRecipe
+from training.recipe import Recipe, SFTRecipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -73,8 +73,8 @@ def check_memory(recipe: Recipe, config: Any, max_length: int) -> dict[str, Any]
 
     model = models.skeleton(config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    linear = models.linear_layers(model)
-    targets = models.lora_targets(recipe.lora, linear)
+    linear = adapters.linear_layers(model)
+    targets = adapters.lora_targets(recipe.lora, linear)
     adapted = [layer for path, layer in linear.items() if any(path == t or path.endswith(f".{t}") for t in targets)]
     # A rank-r update of an m x n weight has r (m + n) parameters.
     trainable = sum(recipe.lora.r * sum(p.shape) for layer in adapted for p in layer.parameters() if p.dim() == 2)

@@ -12,7 +12,7 @@ from feedback import versions
 from feedback.errors import UserError
 from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
-from training import models, preflight, runs
+from training import adapters, models, preflight, runs
 from training.batches import Lengths
 from training.config import Recipe, parse_recipe
 from training.runs import Run
@@ -62,7 +62,7 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
     with _collecting(mistakes):
         parent = runs.find(workspace, values["parent"]) if values.get("parent") else None
         if parent is not None:
-            parent.verify_adapter()
+            parent.verify_weights()
     if parent is not None:
         for key in ("model", "chat_template", "pad_token", "eos_token"):
             values[key] = values.get(key) or parent.manifest["recipe"][key]
@@ -103,7 +103,7 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
                 mistakes += models.tokenizer_mistakes(tokenizer, values["model"])
                 mistakes += preflight.check_agreement(tokenizer, config, values["model"])
             with _collecting(mistakes):
-                models.lora_targets(recipe.lora, models.linear_layers(models.skeleton(config)))
+                adapters.lora_targets(recipe.lora, adapters.linear_layers(models.skeleton(config)))
             context = getattr(config, "max_position_embeddings", DEFAULT_LENGTH)
             if recipe.max_length is not None and recipe.max_length > context:
                 mistakes.append(

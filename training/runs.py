@@ -95,13 +95,13 @@ class Run:
             "error": manifest.get("error"),
         }
 
-    def verify_adapter(self) -> None:
-        """Compare the adapter's bytes with the manifest.
+    def verify_weights(self) -> None:
+        """Compare the trained weights' bytes with the manifest.
 
         Raises:
             UserError: the run made no adapter yet, or its bytes were altered.
         """
-        expected = self.manifest.get("adapter")
+        expected = self.manifest.get("weights")
         if expected is None:
             raise UserError(f"run {self.id}: {self.state}, so it has no adapter; `veritune train resume {self.id}`")
         if hash_folder(self.adapter) != expected:

@@ -7,7 +7,7 @@ from trl import SFTConfig, SFTTrainer
 
 from feedback.versions import DatasetVersion
 from training.batches import demonstration_rows as encode_rows
-from training.config import SFTRecipe
+from training.recipe import SFTRecipe
 from training.runs import Run
 from training.trainer import RunTrainer, arguments
 

@@ -15,8 +15,8 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback, Tra
 
 from feedback.files import sync_tree
 from training import schedules
-from training.config import Recipe
 from training.models import frozen_checksums
+from training.recipe import Recipe
 from training.runs import Run
 
 if TYPE_CHECKING:

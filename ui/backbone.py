@@ -28,6 +28,6 @@ class Backbone:
             if self._loaded is None or self._loaded[0] != run.id:
                 # Before the next is loaded: two backbones may not fit into memory.
                 self._loaded = None
-                run.verify_adapter()
+                run.verify_weights()
                 self._loaded = run.id, load_sides(run)
             yield self._loaded[1]

@@ -17,7 +17,7 @@ from feedback.errors import UserError
 from feedback.files import hash_folder
 from feedback.versions import DatasetVersion
 from feedback.workspace import SETTINGS_FILE, Workspace
-from training import batches, models
+from training import adapters, batches, models
 from training.launch import train
 from training.runs import Run
 
@@ -105,7 +105,7 @@ def test_answers_are_what_the_model_says_alone_and_confidence_is_their_probabili
     for side, adapter in ((base, None), (tuned, run.adapter)):
         answers = run_task(side, task, limit=3, batch_size=2)
         alone = models.load_base(run.manifest["model"]["name"])
-        alone = models.load_adapter(alone, adapter).eval() if adapter else alone.eval()
+        alone = adapters.load_adapter(alone, adapter).eval() if adapter else alone.eval()
         for answer in answers:
             ids = side.tokenizer(answer.prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
             with torch.no_grad():
@@ -130,7 +130,7 @@ def test_a_model_against_itself_shows_no_difference(workspace: Workspace, questi
 def test_an_adapter_that_is_not_in_effect_is_an_error(workspace: Workspace, questions: Path, run: Run) -> None:
     path = run.adapter / "adapter_model.safetensors"
     save_file({name: torch.zeros_like(value) for name, value in load_file(path).items()}, path)
-    run.update(adapter=hash_folder(run.adapter))
+    run.update(weights=hash_folder(run.adapter))
     with pytest.raises(UserError, match="its adapter is not in effect"):
         evaluate(workspace, run.id, report=quiet)
     assert not list(workspace.reports.glob("eval-*"))

@@ -3,7 +3,8 @@
 import pytest
 
 from feedback.errors import UserError
-from training.config import METHODS, RECIPES, load_recipe, recipe_text
+from training.config import RECIPES, load_recipe, recipe_text
+from training.recipe import METHODS
 
 
 def test_three_mistakes_give_three_lines() -> None:

@@ -18,9 +18,9 @@ from feedback.errors import UserError
 from feedback.files import hash_folder
 from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
-from training import models, runs
-from training.config import Lora
+from training import adapters, models, runs
 from training.launch import resume, train
+from training.recipe import Lora
 from training.runs import Run
 
 
@@ -37,7 +37,7 @@ def test_one_step_changes_every_adapter_weight_and_no_bit_of_the_base(
     workspace: Workspace, small_dataset: DatasetVersion, tiny_model: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Any] = {}
-    add_adapter = models.add_adapter
+    add_adapter = adapters.add_adapter
 
     def remember(model: Any, lora: Lora) -> Any:
         seen["base"] = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -45,7 +45,7 @@ def test_one_step_changes_every_adapter_weight_and_no_bit_of_the_base(
         seen["before"] = {n: p.detach().clone() for n, p in adapted.named_parameters() if p.requires_grad}
         return adapted
 
-    monkeypatch.setattr(models, "add_adapter", remember)
+    monkeypatch.setattr(adapters, "add_adapter", remember)
     train(workspace, method, ["dataset=sums", f"model={tiny_model}", "max_steps=1", "learning_rate=1e-3"], quiet)
     after = dict(seen["model"].named_parameters())
     assert len(seen["before"]) == 2 * 7 * 2
@@ -97,7 +97,7 @@ def test_dpo_loss_equals_the_papers_formula_against_the_parents_adapter(
         return dpo, -chosen_logp / chosen_tokens
 
     def adapted(folder: Path) -> Any:
-        return models.load_adapter(models.load_base(str(tiny_model)), folder).eval()
+        return adapters.load_adapter(models.load_base(str(tiny_model)), folder).eval()
 
     logged = [line["loss"] for line in run.metrics() if "loss" in line]
     reference = adapted(parent.adapter)

@@ -43,7 +43,8 @@ def run(
 def recipe(name: Annotated[str, typer.Argument(help="sft or dpo.")]) -> None:
     """Print a recipe with all its keys and what they mean, to be read, or kept as a file of one's own."""
     from feedback.errors import UserError
-    from training.config import METHODS, recipe_text
+    from training.config import recipe_text
+    from training.recipe import METHODS
 
     if name not in METHODS:
         raise UserError(f"recipe {name!r}: there are {', '.join(METHODS)}")

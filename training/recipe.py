@@ -1,0 +1,93 @@
+"""What a run can be told. A key's description here is also its comment in the recipe file."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PRESETS = ("attention-minimal", "attention", "all-linear")
+
+
+class Keys(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Lora(Keys):
+    r: int = Field(default=16, ge=1, le=1024, description="rank of the update (LoRA, arXiv 2106.09685)")
+    alpha: float = Field(default=32, gt=0, description="the update is scaled by alpha / r")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the adapter's input")
+    targets: Literal["attention-minimal", "attention", "all-linear"] | list[str] = Field(
+        default="all-linear",
+        description="attention-minimal (q, v), attention (q, v, o), all-linear (q, k, v, o, gate, up, down), or a list "
+        "of module names",
+    )
+
+
+class Recipe(Keys):
+    """The keys that all methods share."""
+
+    method: str
+    model: str | None = Field(
+        default=None, description="base model: a folder or hub name; default: the parent's, else veritune.toml's"
+    )
+    dataset: str = Field(description="NAME for its latest version, or NAME@vN")
+    parent: str | None = Field(default=None, description="a finished run whose adapter this run goes on training")
+    seed: int = Field(default=0, ge=0, description="of initialisation, data order and dropout")
+    learning_rate: float = Field(gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decoupled weight decay")
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of steps in which the learning rate rises")
+    epochs: float = Field(default=1.0, gt=0, description="passes over the training split")
+    max_steps: int | None = Field(
+        default=None, ge=1, description="stop after so many optimiser steps, whatever epochs says"
+    )
+    batch_size: int = Field(default=8, ge=1, description="rows in one forward pass on one device")
+    gradient_accumulation: int = Field(default=1, ge=1, description="forward passes in one optimiser step")
+    gradient_checkpointing: bool = Field(default=False, description="less memory for about a third more time")
+    max_length: int | None = Field(
+        default=None, ge=8, description="tokens in one row; default: the model's context, at most 1024"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="of the frozen base; auto: bf16 on a GPU that has it, else fp32; adapters are fp32"
+    )
+    lora: Lora = Field(default=Lora(), description="the adapter; with a parent it must be the parent's")
+    chat_template: str | None = Field(
+        default=None,
+        description="for a tokenizer without one: plain, chatml, or a Jinja file; default: the tokenizer's",
+    )
+    pad_token: str | None = Field(default=None, description="an existing token to pad with, other than the EOS")
+    eos_token: str | None = Field(default=None, description="the token that ends an answer; default: the tokenizer's")
+    checkpoint_every: int = Field(
+        default=100, ge=1, description="optimiser steps between checkpoints (the last 2 stay)"
+    )
+    log_every: int = Field(default=5, ge=1, description="optimiser steps between lines of metrics.jsonl")
+    validate_every: int | None = Field(
+        default=None, ge=1, description="optimiser steps between losses on the validation split; default: once an epoch"
+    )
+    tracker: Literal["none", "wandb", "trackio", "tensorboard"] = Field(
+        default="none", description="where metrics go besides metrics.jsonl"
+    )
+
+
+class SFTRecipe(Recipe):
+    """Supervised fine-tuning on demonstrations (InstructGPT, arXiv 2203.02155, section 3.5), loss on answers only."""
+
+    method: Literal["sft"] = Field(default="sft", description="supervised fine-tuning")
+    learning_rate: float = Field(default=2e-4, gt=0, description="peak learning rate of AdamW")
+    examples: Literal["demonstrations", "chosen", "both"] = Field(
+        default="demonstrations", description="what to imitate: demonstrations, the pairs' chosen answers, or both"
+    )
+
+
+class DPORecipe(Recipe):
+    """Direct preference optimisation on pairs (arXiv 2305.18290, equation 7)."""
+
+    method: Literal["dpo"] = Field(default="dpo", description="direct preference optimisation")
+    learning_rate: float = Field(default=5e-5, gt=0, description="peak learning rate of AdamW")
+    beta: float = Field(default=0.1, gt=0, description="how strongly the policy is held to its reference")
+    sft_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the chosen answers' SFT loss, which keeps their probability from falling",
+    )
+
+
+METHODS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "dpo": DPORecipe}
