@@ -44,6 +44,8 @@ def arguments(recipe: Recipe, run: Run) -> dict[str, Any]:
         "gradient_accumulation_steps": recipe.gradient_accumulation,
         "gradient_checkpointing": recipe.gradient_checkpointing,
         "bf16": False,
+        # Not the default, and without it several processes on a CPU each train alone.
+        "use_cpu": not torch.cuda.is_available(),
         "save_strategy": "steps",
         "save_steps": recipe.checkpoint_every,
         "logging_steps": recipe.log_every,
@@ -89,14 +91,20 @@ class RunTrainer:
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # The parent writes file by file into what _get_output_dir says; only a whole checkpoint gets its name.
         self._staging = self.run.folder / "checkpoints" / f".{self.state.global_step}.part"
-        shutil.rmtree(self._staging, ignore_errors=True)
+        if self.is_world_process_zero():
+            shutil.rmtree(self._staging, ignore_errors=True)
+        # Every process adds its own random state.
+        self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
-        written = self._staging / f"checkpoint-{self.state.global_step}"
-        sync_tree(written)
-        target = self.run.folder / "checkpoints" / written.name
-        shutil.rmtree(target, ignore_errors=True)
-        os.rename(written, target)
-        self.run.rotate_checkpoints()
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            written = self._staging / f"checkpoint-{self.state.global_step}"
+            sync_tree(written)
+            target = self.run.folder / "checkpoints" / written.name
+            shutil.rmtree(target, ignore_errors=True)
+            os.rename(written, target)
+            self.run.rotate_checkpoints()
+        self.accelerator.wait_for_everyone()
 
     def train_from(self, checkpoint: Path | None) -> None:
         """Train, going on from a checkpoint where there is one."""
@@ -111,7 +119,9 @@ class RunTrainer:
         model: Any
         train_dataset: Any
         data_collator: Callable[..., Any]
+        accelerator: Any
 
+        def is_world_process_zero(self) -> bool: ...
         def add_callback(self, callback: Any) -> None: ...
         def remove_callback(self, callback: Any) -> None: ...
         def train(self, resume_from_checkpoint: str | None) -> Any: ...
@@ -146,8 +156,9 @@ class Metrics(TrainerCallback):
     ) -> None:
         if not logs or "train_runtime" in logs:
             return
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+        if state.is_world_process_zero:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
         loss = logs.get("loss")
         if loss is not None and not math.isfinite(loss):
             raise TrainingError(
