@@ -115,6 +115,8 @@ def load_sides(tuned_run: Run, base_run: Run | None = None) -> tuple[Side, Side]
     Raises:
         UserError: the two runs have different base models.
     """
+    for run in filter(None, (tuned_run, base_run)):
+        run.require_answers()
     origin = tuned_run.manifest["model"]
     if models.model_hash(origin["name"]) != origin["hash"]:
         raise UserError(f"model {origin['name']}: no longer the one that {tuned_run.id} was trained on")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feedback.errors import UserError
-from training.recipe import Lora
+from training.recipe import Head, Lora
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,9 @@ ROLES = {
         "dense_h_to_4h",
     },
 }
+# Heads are trained whole, or stay as they are.
+HEADS = {"lm_head", "embed_out", "score", "classifier"}
+TASK_TYPES: dict[Head, str] = {"causal-lm": "CAUSAL_LM", "score": "SEQ_CLS", "labels": "SEQ_CLS"}
 PRESET_ROLES = {
     "attention-minimal": ("q", "v"),
     "attention": ("q", "v", "o"),
@@ -56,7 +59,7 @@ def lora_targets(lora: Lora, linear: Iterable[str]) -> list[str]:
     Raises:
         UserError: a target matches nothing; the line lists what exists.
     """
-    leaves = sorted({path.rsplit(".", 1)[-1] for path in linear} - {"lm_head", "embed_out"})
+    leaves = sorted({path.rsplit(".", 1)[-1] for path in linear} - HEADS)
     found: list[str]
     missing: list[str]
     if isinstance(lora.targets, str):
@@ -73,8 +76,11 @@ def lora_targets(lora: Lora, linear: Iterable[str]) -> list[str]:
     return found
 
 
-def add_adapter(model: "PreTrainedModel", lora: Lora) -> "PeftModel":
-    """Put a fresh LoRA adapter on a base; seed before, since this draws its initial weights."""
+def add_adapter(model: "PreTrainedModel", lora: Lora, head: Head = "causal-lm") -> "PeftModel":
+    """Put a fresh LoRA adapter on a base; seed before, since this draws its initial weights.
+
+    A head of scores or labels is trained whole, and belongs to the adapter.
+    """
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 
@@ -85,9 +91,27 @@ def add_adapter(model: "PreTrainedModel", lora: Lora) -> "PeftModel":
         lora_dropout=lora.dropout,
         target_modules=lora_targets(lora, linear),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in linear.values()),
-        task_type="CAUSAL_LM",
+        task_type=TASK_TYPES[head],
     )
     return get_peft_model(model, config)
+
+
+def add_adapter_from(model: "PreTrainedModel", lora: Lora, head: Head, folder: Path) -> "PeftModel":
+    """Put an adapter on a base with a new head that starts as one that was trained under another head.
+
+    Raises:
+        UserError: the other one does not sit on the same layers.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    adapted = add_adapter(model, lora, head)
+    fresh, trained = get_peft_model_state_dict(adapted), load_file(folder / "adapter_model.safetensors")
+    differ = {key for key in fresh if "lora_" in key} ^ trained.keys()
+    if differ:
+        raise UserError(f"parent: its adapter does not fit under a head of {head}, by {min(differ)}")
+    set_peft_model_state_dict(adapted, fresh | trained)
+    return adapted
 
 
 def load_adapter(model: "PreTrainedModel", folder: Path, trainable: bool = False) -> "PeftModel":

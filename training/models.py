@@ -1,11 +1,13 @@
 """Loading base models and tokenizers; safetensors only, never code from a model's folder."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feedback.errors import UserError
 from feedback.files import content_hash, hash_file
-from training.recipe import Recipe
+from training.recipe import Head, Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -83,34 +85,73 @@ def load_config(name: str) -> Any:
         ) from None
 
 
-def load_base(name: str, precision: str = "auto") -> "PreTrainedModel":
-    """The base model on the device at hand.
+def load_base(
+    name: str, precision: str = "auto", head: Head = "causal-lm", labels: Sequence[str] = ()
+) -> "PreTrainedModel":
+    """The base model on the device at hand; seed before where its head is a new one, whose weights are drawn here.
+
+    Args:
+        labels: what a head of labels tells apart, in the order of its outputs.
 
     Raises:
-        UserError: no such model, or none with safetensors weights.
+        UserError: no such model, none with safetensors weights, or weights that lack a part.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     load_config(name)
     cuda = torch.cuda.is_available()
     wants_bf16 = precision == "bf16" or (precision == "auto" and cuda and torch.cuda.is_bf16_supported())
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.bfloat16 if wants_bf16 else torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
+        with _quiet():
+            model, found = _auto_class(head).from_pretrained(
+                name,
+                dtype=torch.bfloat16 if wants_bf16 else torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **_outputs(head, labels),
+            )
+    except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"model {name!r}: its weights can't be loaded as safetensors ({_first_line(error)})") from None
+    backbone = f"{model.base_model_prefix}."
+    missing = [key for key in sorted(found["missing_keys"]) if head == "causal-lm" or key.startswith(backbone)]
+    if missing := [key for key in missing if ".pooler." not in key]:
+        raise UserError(f"model {name!r}: its weights lack {', '.join(missing[:3])}, which would be left to chance")
     return model.to("cuda" if cuda else "cpu")
 
 
-def skeleton(config: Any) -> "PreTrainedModel":
+def skeleton(config: Any, head: Head = "causal-lm") -> "PreTrainedModel":
     """The model without its weights."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return _auto_class(head).from_config(config, trust_remote_code=False)
+
+
+def _auto_class(head: Head) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    return AutoModelForCausalLM if head == "causal-lm" else AutoModelForSequenceClassification
+
+
+def _outputs(head: Head, labels: Sequence[str]) -> dict[str, Any]:
+    """What a model's configuration says of its head."""
+    if head == "labels":
+        return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    return {"num_labels": 1} if head == "score" else {}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # A head that is new is what was asked for, not the mistake that transformers reports it as.
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def model_hash(name: str) -> str:

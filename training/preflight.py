@@ -71,7 +71,7 @@ def check_memory(recipe: Recipe, config: Any, max_length: int) -> dict[str, Any]
     import psutil
     import torch
 
-    model = models.skeleton(config)
+    model = models.skeleton(config, recipe.head)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     linear = adapters.linear_layers(model)
     targets = adapters.lora_targets(recipe.lora, linear)
@@ -83,7 +83,7 @@ def check_memory(recipe: Recipe, config: Any, max_length: int) -> dict[str, Any]
     tokens = recipe.batch_size * max_length * (2 if recipe.method == "dpo" else 1)
     layers = 2 if recipe.gradient_checkpointing else config.num_hidden_layers
     activations = 17 * weight_bytes * tokens * layers * config.hidden_size
-    logits = 2 * 4 * tokens * config.vocab_size
+    logits = 2 * 4 * tokens * config.vocab_size if recipe.head == "causal-lm" else 0
     needed = parameters * weight_bytes + trainable * 16 + activations + logits
     free = torch.cuda.mem_get_info()[0] if cuda else psutil.virtual_memory().available
     if needed > free:

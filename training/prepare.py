@@ -86,6 +86,9 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
     recipe = None
     with _collecting(mistakes):
         recipe = parse_recipe(values, place)
+    if recipe is not None and parent is not None and recipe.head != parent.head:
+        with _collecting(mistakes):
+            parent.require_answers()
     if recipe is not None and recipe.tracker != "none" and find_spec(recipe.tracker) is None:
         name = recipe.tracker
         mistakes.append(f"recipe {place}: tracker: {name} is not installed; pip install 'veritune[{name}]'")
@@ -103,7 +106,7 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
                 mistakes += models.tokenizer_mistakes(tokenizer, values["model"])
                 mistakes += preflight.check_agreement(tokenizer, config, values["model"])
             with _collecting(mistakes):
-                adapters.lora_targets(recipe.lora, adapters.linear_layers(models.skeleton(config)))
+                adapters.lora_targets(recipe.lora, adapters.linear_layers(models.skeleton(config, recipe.head)))
             context = getattr(config, "max_position_embeddings", DEFAULT_LENGTH)
             if recipe.max_length is not None and recipe.max_length > context:
                 mistakes.append(

@@ -1,9 +1,11 @@
 """What a run can be told. A key's description here is also its comment in the recipe file."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# What a model ends in: next words, one score, or one number for each label of a classifier.
+Head = Literal["causal-lm", "score", "labels"]
 PRESETS = ("attention-minimal", "attention", "all-linear")
 
 
@@ -25,6 +27,7 @@ class Lora(Keys):
 class Recipe(Keys):
     """The keys that all methods share."""
 
+    head: ClassVar[Head] = "causal-lm"
     method: str
     model: str | None = Field(
         default=None, description="base model: a folder or hub name; default: the parent's, else veritune.toml's"

@@ -14,6 +14,7 @@ from feedback.errors import UserError
 from feedback.files import hash_folder, write_atomic
 from feedback.workspace import Workspace
 from training.config import Recipe, parse_recipe
+from training.recipe import METHODS, Head
 
 MANIFEST = "manifest.json"
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -42,6 +43,19 @@ class Run:
     def recipe(self) -> Recipe:
         path = self.folder / "recipe.yaml"
         return parse_recipe(yaml.safe_load(path.read_text()), str(path))
+
+    @property
+    def head(self) -> Head:
+        return METHODS[self.manifest["method"]].head
+
+    def require_answers(self) -> None:
+        """Make sure that the run's model writes answers.
+
+        Raises:
+            UserError: it gives scores or labels.
+        """
+        if self.head != "causal-lm":
+            raise UserError(f"run {self.id}: a {self.manifest['method']} model, which judges answers and writes none")
 
     def update(self, **entries: Any) -> None:
         """Change entries of the manifest, whole or not at all."""

@@ -1,4 +1,4 @@
-"""The model of a run as it goes into training: its base with a fresh adapter, or with the parent's."""
+"""The model of a run as it goes into training: its base and head with a fresh adapter, or with the parent's."""
 
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,14 @@ def load(prepared: Prepared) -> "PeftModel":
     from transformers import set_seed
 
     recipe = prepared.recipe
-    model = models.load_base(prepared.model, recipe.precision)
-    # Before the adapter is made: its initial weights are drawn from this seed.
+    # Before head and adapter are made: their initial weights are drawn from this seed.
     set_seed(recipe.seed)
-    if prepared.parent is not None:
-        return adapters.load_adapter(model, prepared.parent.adapter, trainable=True)
-    return adapters.add_adapter(model, recipe.lora)
+    model = models.load_base(prepared.model, recipe.precision, recipe.head)
+    if recipe.head != "causal-lm":
+        # What is read is the last token that is none.
+        model.config.get_text_config().pad_token_id = prepared.tokenizer.pad_token_id
+    if prepared.parent is None:
+        return adapters.add_adapter(model, recipe.lora, recipe.head)
+    if prepared.parent.head != recipe.head:
+        return adapters.add_adapter_from(model, recipe.lora, recipe.head, prepared.parent.adapter)
+    return adapters.load_adapter(model, prepared.parent.adapter, trainable=True)

@@ -20,7 +20,7 @@ from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
 from training import adapters, models, runs
 from training.launch import resume, train
-from training.recipe import Lora
+from training.recipe import Head, Lora
 from training.runs import Run
 
 
@@ -39,9 +39,9 @@ def test_one_step_changes_every_adapter_weight_and_no_bit_of_the_base(
     seen: dict[str, Any] = {}
     add_adapter = adapters.add_adapter
 
-    def remember(model: Any, lora: Lora) -> Any:
+    def remember(model: Any, lora: Lora, head: Head) -> Any:
         seen["base"] = {name: p.detach().clone() for name, p in model.named_parameters()}
-        adapted = seen["model"] = add_adapter(model, lora)
+        adapted = seen["model"] = add_adapter(model, lora, head)
         seen["before"] = {n: p.detach().clone() for n, p in adapted.named_parameters() if p.requires_grad}
         return adapted
 

@@ -114,7 +114,9 @@ def build(page: "gr.Blocks", workspace: Workspace) -> None:
     current = gr.State(None)
 
     def enter() -> dict[Any, Any]:
-        finished = [run.id for run in reversed(runs.list_runs(workspace)) if run.state == "finished"]
+        finished = [
+            run.id for run in reversed(runs.list_runs(workspace)) if run.state == "finished" and run.head == "causal-lm"
+        ]
         return {
             empty: gr.update(visible=not finished),
             desk: gr.update(visible=bool(finished)),
