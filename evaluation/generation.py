@@ -1,7 +1,7 @@
 """Answers from loaded models: both sides of a comparison streamed in one batch, or many samples of one side."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Any
@@ -34,7 +34,7 @@ def stream_pair(
     """Both answers to one conversation as they grow, each what its side alone would give.
 
     Args:
-        sides: two adapters of one PeftModel, or its base and an adapter; both rows are decoded in one batch.
+        sides: on one PeftModel both rows are decoded in one batch; two models take turns, token by token.
         messages: the conversation, ending with the user.
         stop: asked after each token; True ends both answers where they are, as closing the generator does.
 
@@ -42,6 +42,19 @@ def stream_pair(
         UserError: the conversation leaves no room for an answer in the model's context.
     """
     prompts = [encode_prompt(side, messages) for side in sides]
+    decode = _together if sides[0].model is sides[1].model else _in_turn
+    rows = [_Row(side) for side in sides]
+    with closing(decode(sides, prompts, sampling, stop)) as steps:
+        for step in steps:
+            for row, token in zip(rows, step, strict=True):
+                row.add(token)
+            yield rows[0].text, rows[1].text
+        yield rows[0].whole, rows[1].whole
+
+
+def _together(
+    sides: tuple[Side, Side], prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Callable[[], bool]
+) -> Generator[list[int], None, None]:
     tokens: SimpleQueue[list[int] | BaseException | None] = SimpleQueue()
     cancelled = Event()
 
@@ -56,19 +69,37 @@ def stream_pair(
     # transformers pushes its tokens, a page pulls them: the two meet in a queue.
     thread = Thread(target=work, name="stream_pair", daemon=True)
     thread.start()
-    rows = [_Row(side) for side in sides]
     try:
         while (step := tokens.get()) is not None:
             if isinstance(step, BaseException):
                 raise step
-            for row, token in zip(rows, step, strict=True):
-                row.add(token)
-            yield rows[0].text, rows[1].text
-        yield rows[0].whole, rows[1].whole
+            yield step
     finally:
         # Whoever comes next finds the model idle.
         cancelled.set()
         thread.join()
+
+
+def _in_turn(
+    sides: tuple[Side, Side], prompts: Sequence[Sequence[int]], sampling: Sampling, stop: Callable[[], bool]
+) -> Generator[list[int], None, None]:
+    from transformers import DynamicCache
+
+    rows = [list(prompt) for prompt in prompts]
+    ends = [_end_tokens(side) for side in sides]
+    caches = [DynamicCache(config=side.model.config) for side in sides]
+    room = min(_room(side, len(row)) for side, row in zip(sides, rows, strict=True))
+    for number in range(min(sampling.max_new_tokens, room)):
+        one = sampling.model_copy(update={"max_new_tokens": 1})
+        for side, row, end, cache in zip(sides, rows, ends, caches, strict=True):
+            if row[-1] in end and number:
+                row.append(row[-1])
+                continue
+            with side.active(), _seeded(sampling.seed + number):
+                row += _generate(side, [row], one, cache=cache)[0]
+        yield [row[-1] for row in rows]
+        if stop() or all(row[-1] in end for row, end in zip(rows, ends, strict=True)):
+            return
 
 
 def sample_answers(
@@ -180,8 +211,9 @@ def _generate(
     sampling: Sampling,
     streamer: "_Streamer | None" = None,
     stop: Callable[[], bool] = lambda: False,
+    cache: Any = None,
 ) -> list[list[int]]:
-    """What transformers generates after each prompt, with ends and padding."""
+    """What transformers generates after each prompt, with ends and padding; `cache` holds what was read before."""
     import torch
     from transformers import StoppingCriteriaList
 
@@ -192,7 +224,6 @@ def _generate(
     # On the left, so that every answer begins where its prompt ends.
     ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    room = (_context(side) or width + MAX_NEW_TOKENS) - width
     choice = (
         {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
         if sampling.temperature
@@ -202,7 +233,8 @@ def _generate(
     output = side.model.generate(
         input_ids=ids,
         attention_mask=mask,
-        max_new_tokens=min(sampling.max_new_tokens, room),
+        max_new_tokens=min(sampling.max_new_tokens, _room(side, width)),
+        past_key_values=cache,
         eos_token_id=ends,
         pad_token_id=pad,
         streamer=streamer,
@@ -251,6 +283,11 @@ def _mixed_batch(sides: tuple[Side, Side]) -> Iterator[None]:
 def _context(side: Side) -> int | None:
     """How many tokens the model can read, where it says so."""
     return getattr(side.model.config, "max_position_embeddings", None)
+
+
+def _room(side: Side, width: int) -> int:
+    """How many tokens fit behind a prompt of so many."""
+    return (_context(side) or width + MAX_NEW_TOKENS) - width
 
 
 def _end_tokens(side: Side) -> list[int]:

@@ -128,7 +128,8 @@ def _run_link(run: Run) -> Ancestor:
             state = "ok"
         except UserError:
             state = "altered"
-    weights = (run.manifest.get("weights") or {}).get("adapter_model.safetensors")
+    files = run.manifest.get("weights") or {}
+    weights = next((digest for name, digest in files.items() if name.endswith(".safetensors")), None)
     return Ancestor(kind="run", id=run.id, hash=weights, state=state)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evaluation.generation import MAX_NEW_TOKENS, Sampling, encode_prompt, sample_answers
 from evaluation.harness import Side
-from evaluation.suites import load_sides
+from evaluation.sides import load_side
 from feedback.argilla.progress import Progress
 from feedback.constitution.cache import AnswerCache, request_key
 from feedback.constitution.generators import Answer, Request
@@ -176,11 +176,10 @@ def load(workspace: Workspace, name: str) -> LocalModel:
     if name in (run.id for run in runs.list_runs(workspace)):
         run = runs.find(workspace, name)
         run.verify_weights()
-        # The adapter's folder holds the tokenizer, and so the chat template.
+        # The weights' folder holds the tokenizer, and so the chat template.
         identity = content_hash([run.manifest["model"]["hash"], run.manifest["weights"]])
-        return LocalModel(load_sides(run)[1], identity, workspace.cache)
+        return LocalModel(load_side(run), identity, workspace.cache)
     tokenizer = models.load_tokenizer(name)
     identity = content_hash([models.model_hash(name), tokenizer.chat_template])
-    # Where a folder lies differs from machine to machine; its own name is enough.
-    short = Path(name).name if Path(name).is_dir() else name
+    short = models.short_name(name)
     return LocalModel(Side(short, models.load_base(name).eval(), tokenizer, nullcontext), identity, workspace.cache)

@@ -5,7 +5,6 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,14 @@ from evaluation.hallucination.closed_book import grade
 from evaluation.harness import Answer, Side, TaskSource, run_task, samples_hash
 from evaluation.report import write_report
 from evaluation.results import Outcome, Results, Sample, Task, count_flips, write_results, write_samples
+from evaluation.sides import load_sides
 from evaluation.statistics import Comparison, compare, with_holm
 from feedback import versions
 from feedback.errors import UserError
 from feedback.files import atomic_folder, canonical_json, write_atomic
 from feedback.schema import Message, Record, prompt_key
 from feedback.workspace import Workspace
-from training import adapters, batches, models, runs
+from training import batches, runs
 from training.runs import Run
 
 SUITES = ("quick",)
@@ -51,12 +51,12 @@ def evaluate(
 
     Args:
         target: id of a finished run.
-        against: id of another run on the same base model; default: that base, the adapter switched off.
+        against: id of another run that comes from the same base model; default: what the run was trained on.
         limit: take the first so many items of each task only.
         report: takes the lines that a person at the screen reads.
 
     Raises:
-        UserError: no such run or suite, nothing to ask, or an adapter that changes nothing.
+        UserError: no such run or suite, nothing to ask, or a training that changes nothing.
     """
     if suite not in SUITES:
         raise UserError(f"--suite {suite}: not a suite; there is {', '.join(SUITES)}")
@@ -107,42 +107,6 @@ def evaluate(
         write_results(folder, results)
         write_report(folder, results)
     return results
-
-
-def load_sides(tuned_run: Run, base_run: Run | None = None) -> tuple[Side, Side]:
-    """Base and tuned on one loaded backbone; only the adapter differs.
-
-    Raises:
-        UserError: the two runs have different base models.
-    """
-    for run in filter(None, (tuned_run, base_run)):
-        run.require_answers()
-    origin = tuned_run.manifest["model"]
-    if models.model_hash(origin["name"]) != origin["hash"]:
-        raise UserError(f"model {origin['name']}: no longer the one that {tuned_run.id} was trained on")
-    model = adapters.load_adapter(
-        models.load_base(origin["name"], tuned_run.recipe.precision), tuned_run.adapter
-    ).eval()
-    tokenizer = models.load_tokenizer(str(tuned_run.adapter))
-
-    @contextmanager
-    def with_adapter(name: str) -> Iterator[None]:
-        model.set_adapter(name, inference_mode=True)
-        yield
-
-    tuned = Side(tuned_run.id, model, tokenizer, lambda: with_adapter("default"))
-    if base_run is None:
-        # Where a folder lies differs from machine to machine; its own name is enough.
-        name = Path(origin["name"]).name if Path(origin["name"]).is_dir() else origin["name"]
-        return Side(name, model, tokenizer, model.disable_adapter), tuned
-    if base_run.manifest["model"]["hash"] != origin["hash"]:
-        raise UserError(
-            f"--against {base_run.id}: trained on {base_run.manifest['model']['name']}, {tuned_run.id} on "
-            f"{origin['name']}; compare runs of one base model"
-        )
-    model.load_adapter(str(base_run.adapter), adapter_name="against")
-    other = models.load_tokenizer(str(base_run.adapter))
-    return Side(base_run.id, model, other, lambda: with_adapter("against")), tuned
 
 
 def _finished(workspace: Workspace, run_id: str) -> Run:
@@ -225,7 +189,7 @@ def _sample(task: TaskSource, base: Answer, tuned: Answer) -> Sample:
 
 
 def _require_difference(base: Side, tuned: Side, task: TaskSource) -> None:
-    """Refuse to compare a model with itself under two names: an adapter that was not applied.
+    """Refuse to compare a model with itself under two names: trained weights that were not applied.
 
     Raises:
         UserError: both give bit-identical logits.
@@ -241,7 +205,7 @@ def _require_difference(base: Side, tuned: Side, task: TaskSource) -> None:
         with side.active(), torch.no_grad():
             logits.append(side.model(input_ids=ids).logits)
     if torch.equal(*logits):
-        raise UserError(f"run {tuned.name}: answers exactly as {base.name} does, so its adapter is not in effect")
+        raise UserError(f"run {tuned.name}: answers exactly as {base.name} does, so what it trained is not in effect")
 
 
 def _notes(samples: Sequence[Sample]) -> Iterator[str]:

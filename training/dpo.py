@@ -1,5 +1,6 @@
 """Direct preference optimisation (arXiv 2305.18290, equation 7), against the model as it was at the start."""
 
+import copy
 from typing import Any
 
 from datasets import Dataset
@@ -17,7 +18,7 @@ __all__ = ["Trainer", "encode_rows", "make_trainer", "select_rows"]
 class Trainer(RunTrainer, DPOTrainer):
     """TRL's DPO: -log sigmoid(beta * (log-ratio of chosen - log-ratio of rejected)), plus the weighted SFT term.
 
-    The reference is the base with the adapter off, or a frozen copy of the parent's adapter.
+    The reference is the base with the adapter off, a frozen copy of the parent's adapter, or of all weights.
     """
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
@@ -38,6 +39,8 @@ def make_trainer(
     losses = {"sigmoid": 1.0} | ({"sft": recipe.sft_weight} if recipe.sft_weight else {})
     return Trainer(
         model=model,
+        # Left to itself TRL reads one from the base's folder, which a merged parent no longer is.
+        ref_model=copy.deepcopy(model) if recipe.tuning == "full" else None,
         args=DPOConfig(**common, beta=recipe.beta, loss_type=list(losses), loss_weights=list(losses.values())),
         train_dataset=train,
         eval_dataset=validation,

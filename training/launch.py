@@ -27,7 +27,7 @@ Report = Callable[[str], None]
 
 
 def train(workspace: Workspace, recipe_name: str, overrides: list[str], report: Report) -> Run:
-    """Check a recipe, train it to its end, and leave the adapter in the run's folder.
+    """Check a recipe, train it to its end, and leave what it trained in the run's folder.
 
     Args:
         overrides: `key=value`, as on the command line.
@@ -81,7 +81,7 @@ def _execute(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
         state="finished",
         process=None,
         finished_at=datetime.now(UTC).isoformat(),
-        weights=hash_folder(run.adapter),
+        weights=hash_folder(run.weights),
     )
 
 
@@ -90,8 +90,8 @@ def _train(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
 
     recipe, tokenizer, checks = prepared.recipe, prepared.tokenizer, rows.checks
     method = import_module(f"training.{recipe.method}")
-    adapted = trainable.load(prepared)
-    trained, parameters = adapted.get_nb_trainable_parameters()
+    model = trainable.load(prepared)
+    trained, parameters = trainable.count(model)
     run.update(preflight=checks)
     report(
         f"{run.id}: {checks['rows']} rows of {prepared.version.id}, {trained:,} of {parameters:,} parameters train; "
@@ -100,16 +100,16 @@ def _train(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
     report(f"first row, the loss on what stands in ⟦⟧: {checks['example'][:300]!r}")
 
     validation = Dataset.from_list(rows.validation) if rows.validation else None
-    trainer = method.make_trainer(recipe, run, adapted, tokenizer, Dataset.from_list(rows.train), validation)
+    trainer = method.make_trainer(recipe, run, model, tokenizer, Dataset.from_list(rows.train), validation)
     trainer.attach(run, recipe, report)
     checkpoints = run.checkpoints()
     run.forget_metrics_after(int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0)
     run.update(total_steps=_total_steps(recipe, len(rows.train)))
     trainer.train_from(checkpoints[-1] if checkpoints else None)
 
-    if not run.adapter.exists():
-        with atomic_folder(run.adapter) as staging:
-            adapted.save_pretrained(str(staging), selected_adapters=["default"])
+    if not run.weights.exists():
+        with atomic_folder(run.weights) as staging:
+            trainable.save(model, staging)
             tokenizer.save_pretrained(str(staging))
     write_atomic(run.folder / "MODEL_CARD.md", _card(run, prepared))
 
@@ -148,12 +148,16 @@ def _hardware() -> str:
 
 
 def _card(run: Run, prepared: Prepared) -> str:
-    recipe = prepared.recipe
+    recipe, base = prepared.recipe, models.short_name(prepared.model)
+    what = {
+        "lora": f"A {recipe.method.upper()} adapter (LoRA, rank {recipe.lora.r}) for `{base}`",
+        "full": f"All weights of `{base}` after {recipe.method.upper()}",
+    }[recipe.tuning]
     return f"""# {run.id}
 
-A {recipe.method.upper()} adapter (LoRA, rank {recipe.lora.r}) for `{prepared.model}`, trained by veritune
+{what}, trained by veritune
 {package_version("veritune")} on the dataset `{prepared.version.id}` (fingerprint `{prepared.version.fingerprint}`)
-{f"from the adapter of {prepared.parent.id}" if prepared.parent else "from the base model"}.
+{f"from what {prepared.parent.id} had trained" if prepared.parent else "from the base model"}.
 The recipe stands in recipe.yaml, what was logged in metrics.jsonl.
 
 How it compares with its base is not known from training: `veritune eval {run.id}` measures it.

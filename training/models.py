@@ -99,13 +99,11 @@ def load_base(
     import torch
 
     load_config(name)
-    cuda = torch.cuda.is_available()
-    wants_bf16 = precision == "bf16" or (precision == "auto" and cuda and torch.cuda.is_bf16_supported())
     try:
         with _quiet():
             model, found = _auto_class(head).from_pretrained(
                 name,
-                dtype=torch.bfloat16 if wants_bf16 else torch.float32,
+                dtype=torch.bfloat16 if computes_in_bf16(precision) else torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
@@ -117,7 +115,14 @@ def load_base(
     missing = [key for key in sorted(found["missing_keys"]) if head == "causal-lm" or key.startswith(backbone)]
     if missing := [key for key in missing if ".pooler." not in key]:
         raise UserError(f"model {name!r}: its weights lack {', '.join(missing[:3])}, which would be left to chance")
-    return model.to("cuda" if cuda else "cpu")
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def computes_in_bf16(precision: str) -> bool:
+    """Whether forward passes run in bf16 by this `precision` on this machine."""
+    import torch
+
+    return precision == "bf16" or (precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported())
 
 
 def skeleton(config: Any, head: Head = "causal-lm") -> "PreTrainedModel":
@@ -161,6 +166,15 @@ def model_hash(name: str) -> str:
         return str(load_config(name)._commit_hash)
     files = sorted([*folder.glob("*.safetensors"), folder / "config.json"])
     return content_hash({path.name: hash_file(path) for path in files})
+
+
+def short_name(name: str) -> str:
+    """How a base is called wherever its folder lies: by the run that trained it, its folder's own name, or a hub's."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    of_a_run = folder.name == "model" and (folder.parent / "recipe.yaml").is_file()
+    return folder.parent.name if of_a_run else folder.name
 
 
 def frozen_checksums(model: "torch.nn.Module") -> dict[str, int]:

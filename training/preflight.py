@@ -9,7 +9,7 @@ from training.batches import Lengths, show
 from training.recipe import Recipe, SFTRecipe
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MOST_TRUNCATED = 0.5
 
@@ -61,9 +61,10 @@ def check_agreement(tokenizer: "PreTrainedTokenizerBase", config: Any, name: str
 def check_memory(recipe: Recipe, config: Any, max_length: int) -> dict[str, Any]:
     """Estimate the peak memory of a step, in bytes, and compare it with what is free.
 
-    The estimate counts the weights, the adapter with its gradient and AdamW's two moments, the activations that are
-    kept for the backward pass (Korthikanti et al., arXiv 2205.05198, section 4.1: about 34 bytes for each token, layer
-    and hidden unit at two bytes a value), and the logits with their gradient.
+    The estimate counts the weights, what trains (the adapter, or all weights) with its gradient and AdamW's two moments
+    in fp32, DPO's frozen copy of all weights where they train, the activations that are kept for the backward pass
+    (Korthikanti et al., arXiv 2205.05198, section 4.1: about 34 bytes for each token, layer and hidden unit at two
+    bytes a value), and the logits with their gradient.
 
     Raises:
         UserError: more than is free.
@@ -73,23 +74,32 @@ def check_memory(recipe: Recipe, config: Any, max_length: int) -> dict[str, Any]
 
     model = models.skeleton(config, recipe.head)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    linear = adapters.linear_layers(model)
-    targets = adapters.lora_targets(recipe.lora, linear)
-    adapted = [layer for path, layer in linear.items() if any(path == t or path.endswith(f".{t}") for t in targets)]
-    # A rank-r update of an m x n weight has r (m + n) parameters.
-    trainable = sum(recipe.lora.r * sum(p.shape) for layer in adapted for p in layer.parameters() if p.dim() == 2)
     cuda = torch.cuda.is_available()
-    weight_bytes = 2 if recipe.precision == "bf16" or (recipe.precision == "auto" and cuda) else 4
+    weight_bytes = 2 if models.computes_in_bf16(recipe.precision) else 4
+    if recipe.tuning == "full":
+        weights = parameters * (16 + (4 if recipe.method == "dpo" else 0))
+        remedies = "or set gradient_checkpointing=true or tuning=lora"
+    else:
+        weights = parameters * weight_bytes + 16 * _adapter_parameters(recipe, model)
+        remedies = "or set gradient_checkpointing=true"
     tokens = recipe.batch_size * max_length * (2 if recipe.method == "dpo" else 1)
     layers = 2 if recipe.gradient_checkpointing else config.num_hidden_layers
     activations = 17 * weight_bytes * tokens * layers * config.hidden_size
     logits = 2 * 4 * tokens * config.vocab_size if recipe.head == "causal-lm" else 0
-    needed = parameters * weight_bytes + trainable * 16 + activations + logits
+    needed = weights + activations + logits
     free = torch.cuda.mem_get_info()[0] if cuda else psutil.virtual_memory().available
     if needed > free:
         raise UserError(
             f"memory: a step needs about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free; lower batch_size "
             f"(now {recipe.batch_size}; gradient_accumulation keeps the product) or max_length (now {max_length}), "
-            "or set gradient_checkpointing=true"
+            + remedies
         )
     return {"memory_needed": needed, "memory_free": free}
+
+
+def _adapter_parameters(recipe: Recipe, model: "PreTrainedModel") -> int:
+    linear = adapters.linear_layers(model)
+    targets = adapters.lora_targets(recipe.lora, linear)
+    adapted = [layer for path, layer in linear.items() if any(path == t or path.endswith(f".{t}") for t in targets)]
+    # A rank-r update of an m x n weight has r (m + n) parameters.
+    return sum(recipe.lora.r * sum(p.shape) for layer in adapted for p in layer.parameters() if p.dim() == 2)

@@ -64,14 +64,7 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
         if parent is not None:
             parent.verify_weights()
     if parent is not None:
-        for key in ("model", "chat_template", "pad_token", "eos_token"):
-            values[key] = values.get(key) or parent.manifest["recipe"][key]
-        if values.get("lora") in (None, Recipe.model_fields["lora"].default.model_dump()):
-            values["lora"] = parent.manifest["recipe"]["lora"]
-        elif values["lora"] != parent.manifest["recipe"]["lora"]:
-            mistakes.append(
-                f"recipe {place}: lora: differs from that of its parent {parent.id}, whose adapter it goes on with"
-            )
+        mistakes += _inherit(values, parent, place)
     if not values.get("model") and workspace.settings.model:
         beside_settings = workspace.root / workspace.settings.model
         values["model"] = str(beside_settings) if beside_settings.is_dir() else workspace.settings.model
@@ -79,7 +72,7 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
         # The run is looked at from other folders too.
         if isinstance(values.get(key), str) and Path(values[key]).exists():
             values[key] = str(Path(values[key]).resolve())
-    if parent is not None and values["model"] != parent.manifest["recipe"]["model"]:
+    if parent is not None and values["model"] != _base_after(parent):
         mistakes.append(
             f"recipe {place}: model: {values['model']!r} is not that of its parent {parent.id}; leave it out"
         )
@@ -106,7 +99,8 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
                 mistakes += models.tokenizer_mistakes(tokenizer, values["model"])
                 mistakes += preflight.check_agreement(tokenizer, config, values["model"])
             with _collecting(mistakes):
-                adapters.lora_targets(recipe.lora, adapters.linear_layers(models.skeleton(config, recipe.head)))
+                if recipe.tuning == "lora":
+                    adapters.lora_targets(recipe.lora, adapters.linear_layers(models.skeleton(config, recipe.head)))
             context = getattr(config, "max_position_embeddings", DEFAULT_LENGTH)
             if recipe.max_length is not None and recipe.max_length > context:
                 mistakes.append(
@@ -118,6 +112,24 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
     assert recipe is not None
     assert version is not None
     return Prepared(recipe.model_copy(update={"dataset": version.id}), version, parent, config, tokenizer)
+
+
+def _inherit(values: dict[str, Any], parent: Run, place: str) -> Iterator[str]:
+    """Fill in what a recipe leaves to its parent, and say where it contradicts it."""
+    inherited = parent.manifest["recipe"] | {"model": _base_after(parent)}
+    for key in ("model", "chat_template", "pad_token", "eos_token"):
+        values[key] = values.get(key) or inherited[key]
+    if parent.tuning == "full" or values.get("tuning") == "full":
+        return
+    if values.get("lora") in (None, Recipe.model_fields["lora"].default.model_dump()):
+        values["lora"] = inherited["lora"]
+    elif values["lora"] != inherited["lora"]:
+        yield f"recipe {place}: lora: differs from that of its parent {parent.id}, whose adapter it goes on with"
+
+
+def _base_after(parent: Run) -> str:
+    """The base of a run that goes on from this one: an adapter stays on its own, all weights become it."""
+    return str(parent.weights.resolve()) if parent.tuning == "full" else str(parent.manifest["recipe"]["model"])
 
 
 def encode(prepared: Prepared) -> Rows:

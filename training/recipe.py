@@ -33,7 +33,14 @@ class Recipe(Keys):
         default=None, description="base model: a folder or hub name; default: the parent's, else veritune.toml's"
     )
     dataset: str = Field(description="NAME for its latest version, or NAME@vN")
-    parent: str | None = Field(default=None, description="a finished run whose adapter this run goes on training")
+    parent: str | None = Field(
+        default=None,
+        description="a finished run to go on from: its adapter is trained on (with tuning=full: merged first), or its "
+        "full weights become the base",
+    )
+    tuning: Literal["lora", "full"] = Field(
+        default="lora", description="what trains: a LoRA adapter on the frozen base, or all weights"
+    )
     seed: int = Field(default=0, ge=0, description="of initialisation, data order and dropout")
     learning_rate: float = Field(gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decoupled weight decay")
@@ -49,9 +56,11 @@ class Recipe(Keys):
         default=None, ge=8, description="tokens in one row; default: the model's context, at most 1024"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="of the frozen base; auto: bf16 on a GPU that has it, else fp32; adapters are fp32"
+        default="auto",
+        description="of the frozen base, or of the forward pass with tuning=full; auto: bf16 on a GPU that has it, "
+        "else fp32; what trains is kept in fp32",
     )
-    lora: Lora = Field(default=Lora(), description="the adapter; with a parent it must be the parent's")
+    lora: Lora = Field(default=Lora(), description="the adapter; to go on with a parent's it must be the parent's")
     chat_template: str | None = Field(
         default=None,
         description="for a tokenizer without one: plain, chatml, or a Jinja file; default: the tokenizer's",

@@ -1,4 +1,4 @@
-"""Run folders: recipe, manifest, metrics, checkpoints and the adapter of one training run."""
+"""Run folders: recipe, manifest, metrics, checkpoints and the trained weights of one training run."""
 
 import json
 import re
@@ -32,12 +32,25 @@ class Run:
         return self.folder.name
 
     @property
-    def adapter(self) -> Path:
-        return self.folder / "adapter"
+    def tuning(self) -> str:
+        """lora or full; runs of an earlier veritune were all LoRA."""
+        return self.manifest["recipe"].get("tuning", "lora")
+
+    @property
+    def weights(self) -> Path:
+        """The folder of what was trained, with the tokenizer."""
+        return self.folder / ("model" if self.tuning == "full" else "adapter")
 
     @property
     def manifest(self) -> dict[str, Any]:
         return json.loads((self.folder / MANIFEST).read_text())
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Name and hash of the base at the beginning of its chain of runs."""
+        parent = self.manifest["parent"]
+        before = Run(self.folder.parent / parent["run_id"]) if parent else None
+        return before.origin if before and before.folder.is_dir() else self.manifest["model"]
 
     @property
     def recipe(self) -> Recipe:
@@ -113,13 +126,13 @@ class Run:
         """Compare the trained weights' bytes with the manifest.
 
         Raises:
-            UserError: the run made no adapter yet, or its bytes were altered.
+            UserError: the run has no weights yet, or their bytes were altered.
         """
         expected = self.manifest.get("weights")
         if expected is None:
-            raise UserError(f"run {self.id}: {self.state}, so it has no adapter; `veritune train resume {self.id}`")
-        if hash_folder(self.adapter) != expected:
-            raise UserError(f"run {self.id}: the files in {self.adapter} no longer match its manifest; train it again")
+            raise UserError(f"run {self.id}: {self.state}, so it has no weights yet; `veritune train resume {self.id}`")
+        if hash_folder(self.weights) != expected:
+            raise UserError(f"run {self.id}: the files in {self.weights} no longer match its manifest; train it again")
 
 
 def create(workspace: Workspace, method: str, recipe: Recipe, manifest: Mapping[str, Any]) -> Run:

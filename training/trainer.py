@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
 
 from feedback.files import sync_tree
-from training import schedules
+from training import models, schedules
 from training.models import frozen_checksums
 from training.recipe import Recipe
 from training.runs import Run
@@ -43,7 +43,8 @@ def arguments(recipe: Recipe, run: Run) -> dict[str, Any]:
         "per_device_eval_batch_size": recipe.batch_size,
         "gradient_accumulation_steps": recipe.gradient_accumulation,
         "gradient_checkpointing": recipe.gradient_checkpointing,
-        "bf16": False,
+        # A frozen base is loaded in bf16; weights that train stay fp32, and only their forward pass is bf16.
+        "bf16": recipe.tuning == "full" and models.computes_in_bf16(recipe.precision),
         # Not the default, and without it several processes on a CPU each train alone.
         "use_cpu": not torch.cuda.is_available(),
         "save_strategy": "steps",

@@ -1,16 +1,16 @@
-"""The one run whose model is in memory, and the lock that keeps two tabs from switching its adapters at once."""
+"""The one run whose models are in memory, and the lock that keeps two tabs from switching its adapters at once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
 from evaluation.harness import Side
-from evaluation.suites import load_sides
+from evaluation.sides import load_sides
 from training.runs import Run
 
 
 class Backbone:
-    """Loads a run's base and adapter when they are first asked for, and gives up the run before."""
+    """Loads a run's base and what it trained when they are first asked for, and gives up the run before."""
 
     def __init__(self) -> None:
         # Not an RLock: Gradio may go on with a generator in another thread than began it.
@@ -22,7 +22,7 @@ class Backbone:
         """Base and tuned, for nobody else as long as the block lasts.
 
         Raises:
-            UserError: the run has no adapter, its files were altered, or its base is no longer to be had.
+            UserError: the run has no weights yet, its files were altered, or its base is no longer to be had.
         """
         with self._lock:
             if self._loaded is None or self._loaded[0] != run.id:

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from evaluation.harness import TaskSource, run_task
 from evaluation.results import read_results, read_samples
-from evaluation.suites import evaluate, load_sides
+from evaluation.sides import load_sides
+from evaluation.suites import evaluate
 from feedback.errors import UserError
 from feedback.files import hash_folder
 from feedback.versions import DatasetVersion
@@ -102,7 +103,7 @@ def test_answers_are_what_the_model_says_alone_and_confidence_is_their_probabili
 ) -> None:
     base, tuned = load_sides(run)
     task = TaskSource("held_out", "closed_book", questions)
-    for side, adapter in ((base, None), (tuned, run.adapter)):
+    for side, adapter in ((base, None), (tuned, run.weights)):
         answers = run_task(side, task, limit=3, batch_size=2)
         alone = models.load_base(run.manifest["model"]["name"])
         alone = adapters.load_adapter(alone, adapter).eval() if adapter else alone.eval()
@@ -128,16 +129,16 @@ def test_a_model_against_itself_shows_no_difference(workspace: Workspace, questi
 
 
 def test_an_adapter_that_is_not_in_effect_is_an_error(workspace: Workspace, questions: Path, run: Run) -> None:
-    path = run.adapter / "adapter_model.safetensors"
+    path = run.weights / "adapter_model.safetensors"
     save_file({name: torch.zeros_like(value) for name, value in load_file(path).items()}, path)
-    run.update(weights=hash_folder(run.adapter))
-    with pytest.raises(UserError, match="its adapter is not in effect"):
+    run.update(weights=hash_folder(run.weights))
+    with pytest.raises(UserError, match="what it trained is not in effect"):
         evaluate(workspace, run.id, report=quiet)
     assert not list(workspace.reports.glob("eval-*"))
 
 
 def test_an_altered_adapter_is_refused(workspace: Workspace, questions: Path, run: Run) -> None:
-    path = run.adapter / "adapter_model.safetensors"
+    path = run.weights / "adapter_model.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)

@@ -29,7 +29,7 @@ def quiet(line: str) -> None:
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
-    return load_file(run.adapter / "adapter_model.safetensors")
+    return load_file(run.weights / "adapter_model.safetensors")
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo"])
@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     keys = ["dataset=sums", f"model={tiny_model}", "max_steps=3"]
     first, second, third = (train(workspace, "sft", [*keys, f"seed={seed}"], quiet) for seed in (1, 1, 2))
     same = "adapter_model.safetensors"
-    assert hash_folder(first.adapter)[same] == hash_folder(second.adapter)[same] != hash_folder(third.adapter)[same]
+    assert hash_folder(first.weights)[same] == hash_folder(second.weights)[same] != hash_folder(third.weights)[same]
 
 
 def test_dpo_loss_equals_the_papers_formula_against_the_parents_adapter(
@@ -74,7 +74,7 @@ def test_dpo_loss_equals_the_papers_formula_against_the_parents_adapter(
     common = ["dataset=sums", "max_steps=2", "batch_size=64", "log_every=1", "learning_rate=5e-3", "warmup=0"]
     parent = train(workspace, "sft", [*common, f"model={tiny_model}"], quiet)
     run = train(workspace, "dpo", [*common, f"parent={parent.id}", "beta=0.3", "sft_weight=0.5"], quiet)
-    tokenizer = models.load_tokenizer(str(run.adapter))
+    tokenizer = models.load_tokenizer(str(run.weights))
     rows, _ = pair_rows(tokenizer, list(small_dataset.pairs("train")), 256)
 
     @torch.no_grad()
@@ -100,23 +100,24 @@ def test_dpo_loss_equals_the_papers_formula_against_the_parents_adapter(
         return adapters.load_adapter(models.load_base(str(tiny_model)), folder).eval()
 
     logged = [line["loss"] for line in run.metrics() if "loss" in line]
-    reference = adapted(parent.adapter)
+    reference = adapted(parent.weights)
     dpo, sft = losses(reference, reference)
     assert dpo == pytest.approx(0.693147, abs=1e-5)
     assert logged[0] == pytest.approx(dpo + 0.5 * sft, abs=1e-4)
     # The second line was logged on the weights that a run of one step leaves behind.
     keys = [key for key in common if key != "max_steps=2"] + ["max_steps=1", f"parent={parent.id}"]
     one_step = train(workspace, "dpo", [*keys, "beta=0.3", "sft_weight=0.5"], quiet)
-    dpo, sft = losses(adapted(one_step.adapter), reference)
+    dpo, sft = losses(adapted(one_step.weights), reference)
     assert dpo < 0.69
     assert logged[1] == pytest.approx(dpo + 0.5 * sft, abs=1e-4)
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo"])
+@pytest.mark.parametrize(("method", "tuning"), [("sft", "lora"), ("dpo", "lora"), ("sft", "full")])
 def test_a_run_killed_in_the_middle_goes_on_as_if_it_had_not_been(
-    workspace: Workspace, small_dataset: DatasetVersion, tiny_model: Path, method: str
+    workspace: Workspace, small_dataset: DatasetVersion, tiny_model: Path, method: str, tuning: str
 ) -> None:
-    keys = ["dataset=sums", f"model={tiny_model}", "max_steps=24", "batch_size=4", "lora.dropout=0.1"]
+    keys = ["dataset=sums", f"model={tiny_model}", f"tuning={tuning}", "max_steps=24", "batch_size=4"]
+    keys += ["lora.dropout=0.1"]
     keys += ["log_every=2", "checkpoint_every=5", "learning_rate=1e-3"]
     whole = train(workspace, method, keys, quiet)
 
@@ -143,7 +144,7 @@ def test_a_run_killed_in_the_middle_goes_on_as_if_it_had_not_been(
         for run in (whole, killed)
     ]
     assert logged[0] == logged[1]
-    assert hash_folder(whole.adapter) == hash_folder(killed.adapter)
+    assert hash_folder(whole.weights) == hash_folder(killed.weights)
     with pytest.raises(UserError, match="finished; only a run that ended before its end can be resumed"):
         resume(workspace, killed.id, quiet)
 
@@ -167,7 +168,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
     assert run.state == "failed"
     assert "loss became" in run.manifest["error"]
     assert run.checkpoints()
-    assert not run.adapter.exists()
+    assert not run.weights.exists()
 
 
 def test_status_has_the_promised_keys(workspace: Workspace, small_dataset: DatasetVersion, tiny_model: Path) -> None:

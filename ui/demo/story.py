@@ -11,8 +11,8 @@ from pathlib import Path
 from evaluation.generation import Sampling, sample_answers
 from evaluation.harness import Side
 from evaluation.results import Results, list_results
+from evaluation.sides import load_sides
 from evaluation.statistics import Comparison
-from evaluation.suites import load_sides
 from feedback import workspace as workspaces
 from feedback.argilla.project import project_name
 from feedback.argilla.raters import NewRater, add_rater
