@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from feedback.errors import UserError
+from feedback.files import canonical_json
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
@@ -101,10 +103,73 @@ def pair_rows(
     return encoded, lengths
 
 
-def show(tokenizer: "PreTrainedTokenizerBase", row: Mapping[str, list[int]]) -> str:
+def comparison_rows(
+    tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Mapping[str, Any]], max_length: int
+) -> tuple[list[dict[str, Any]], Lengths]:
+    """Pairs by prompt: `prompt_ids`, different `answers`, and of each pair `better` and `worse` as places among these.
+
+    All pairs of a prompt are one row, so that they meet in one batch and each answer is computed once (InstructGPT,
+    arXiv 2203.02155, section 3.5). Dropped and truncated as demonstrations are, pair by pair.
+    """
+    encoded, lengths = [], Lengths()
+    by_prompt: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_prompt.setdefault(canonical_json(row["prompt"]), []).append(row)
+    for pairs in by_prompt.values():
+        places: dict[str, int] = {}
+        for pair in pairs:
+            for text in (pair["chosen"], pair["rejected"]):
+                places.setdefault(text, len(places))
+        both = [encode(tokenizer, pairs[0]["prompt"], text) for text in places]
+        prompt, answers = both[0][0], [answer for _, answer in both]
+        room = max_length - len(prompt)
+        lengths.rows += len(pairs)
+        if room <= 0:
+            lengths.dropped += len(pairs)
+            continue
+        better, worse = ([places[pair[kind]] for pair in pairs] for kind in ("chosen", "rejected"))
+        lengths.truncated += sum(
+            max(len(answers[b]), len(answers[w])) > room for b, w in zip(better, worse, strict=True)
+        )
+        encoded.append(
+            {
+                "prompt_ids": prompt,
+                "answers": [answer[:room] for answer in answers],
+                "better": better,
+                "worse": worse,
+                "probability": [pair["probability"] for pair in pairs],
+            }
+        )
+    return encoded, lengths
+
+
+def padded(sequences: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, "torch.Tensor"]:
+    """Sequences of unequal length as `input_ids` and `attention_mask`, padded on the right."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    ids = [torch.tensor(sequence) for sequence in sequences]
+    masks = [torch.ones_like(sequence) for sequence in ids]
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_token_id),
+        "attention_mask": pad_sequence(masks, batch_first=True),
+    }
+
+
+def first_sequence(row: Mapping[str, Any]) -> list[int]:
+    """A row's first prompt and answer."""
+    if "input_ids" in row:
+        return row["input_ids"]
+    return row["prompt_ids"] + (row["answers"][0] if "answers" in row else row["chosen_ids"])
+
+
+def show(tokenizer: "PreTrainedTokenizerBase", row: Mapping[str, Any]) -> str:
     """One row as text, what the loss sees between ⟦ and ⟧."""
     if "labels" in row:
         start = next(i for i, label in enumerate(row["labels"]) if label != IGNORED)
         return f"{tokenizer.decode(row['input_ids'][:start])}⟦{tokenizer.decode(row['input_ids'][start:])}⟧"
+    if "answers" in row:
+        better, worse = (tokenizer.decode(row["answers"][row[kind][0]]) for kind in ("better", "worse"))
+        return f"{tokenizer.decode(row['prompt_ids'])}⟦better: {better}⟧⟦worse: {worse}⟧"
     prompt, chosen, rejected = (tokenizer.decode(row[f"{part}_ids"]) for part in ("prompt", "chosen", "rejected"))
     return f"{prompt}⟦chosen: {chosen}⟧⟦rejected: {rejected}⟧"

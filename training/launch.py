@@ -18,6 +18,7 @@ from feedback.workspace import Workspace
 from training import models, runs, trainable
 from training.config import Recipe, read_recipe
 from training.prepare import Prepared, Rows, encode, prepare
+from training.reward_quality import sentence
 from training.runs import Run
 
 PACKAGES = ("veritune", "torch", "transformers", "trl", "peft")
@@ -160,8 +161,16 @@ def _card(run: Run, prepared: Prepared) -> str:
 {f"from what {prepared.parent.id} had trained" if prepared.parent else "from the base model"}.
 The recipe stands in recipe.yaml, what was logged in metrics.jsonl.
 
-How it compares with its base is not known from training: `veritune eval {run.id}` measures it.
+{_measured(run)}
 """
+
+
+def _measured(run: Run) -> str:
+    if run.head == "causal-lm":
+        return f"How it compares with its base is not known from training: `veritune eval {run.id}` measures it."
+    validated = [line for line in run.metrics() if "eval_loss" in line]
+    said = sentence(validated[-1]) if validated else ""
+    return f"At its last validation, {said}." if said else "It was not validated on held-out pairs."
 
 
 @contextmanager

@@ -58,13 +58,24 @@ def check_agreement(tokenizer: "PreTrainedTokenizerBase", config: Any, name: str
     return mistakes
 
 
-def check_memory(recipe: Recipe, config: Any, max_length: int) -> dict[str, Any]:
+def sequences_at_once(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many sequences the largest batch can have: pairs have two, a reward model's prompt all its answers."""
+    of_each = sorted(
+        (len(row["answers"]) if "answers" in row else 1 + ("chosen_ids" in row) for row in rows), reverse=True
+    )
+    return sum(of_each[: recipe.batch_size])
+
+
+def check_memory(recipe: Recipe, config: Any, max_length: int, sequences: int) -> dict[str, Any]:
     """Estimate the peak memory of a step, in bytes, and compare it with what is free.
 
     The estimate counts the weights, what trains (the adapter, or all weights) with its gradient and AdamW's two moments
     in fp32, DPO's frozen copy of all weights where they train, the activations that are kept for the backward pass
     (Korthikanti et al., arXiv 2205.05198, section 4.1: about 34 bytes for each token, layer and hidden unit at two
     bytes a value), and the logits with their gradient.
+
+    Args:
+        sequences: in the largest batch.
 
     Raises:
         UserError: more than is free.
@@ -82,7 +93,7 @@ def check_memory(recipe: Recipe, config: Any, max_length: int) -> dict[str, Any]
     else:
         weights = parameters * weight_bytes + 16 * _adapter_parameters(recipe, model)
         remedies = "or set gradient_checkpointing=true"
-    tokens = recipe.batch_size * max_length * (2 if recipe.method == "dpo" else 1)
+    tokens = sequences * max_length
     layers = 2 if recipe.gradient_checkpointing else config.num_hidden_layers
     activations = 17 * weight_bytes * tokens * layers * config.hidden_size
     logits = 2 * 4 * tokens * config.vocab_size if recipe.head == "causal-lm" else 0

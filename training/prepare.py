@@ -143,7 +143,8 @@ def encode(prepared: Prepared) -> Rows:
     train, lengths = _encode_split(method, prepared, "train")
     validation, _ = _encode_split(method, prepared, "validation")
     checks = preflight.check_rows(recipe, prepared.tokenizer, train, lengths, prepared.max_length)
-    checks |= preflight.check_memory(recipe, prepared.config, prepared.max_length)
+    sequences = preflight.sequences_at_once(recipe, train)
+    checks |= preflight.check_memory(recipe, prepared.config, prepared.max_length, sequences)
     return Rows(train, validation, checks)
 
 

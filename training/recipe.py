@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 # What a model ends in: next words, one score, or one number for each label of a classifier.
 Head = Literal["causal-lm", "score", "labels"]
+SOFT_LABELS = "let each pair's probability be its label; false: take every label as certain"
 PRESETS = ("attention-minimal", "attention", "all-linear")
 
 
@@ -102,4 +103,22 @@ class DPORecipe(Recipe):
     )
 
 
-METHODS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "dpo": DPORecipe}
+class RewardRecipe(Recipe):
+    """Reward model on pairs (Bradley-Terry; InstructGPT, arXiv 2203.02155, equation 1)."""
+
+    head: ClassVar[Head] = "score"
+    method: Literal["reward"] = Field(default="reward", description="a score for an answer, from pairs")
+    learning_rate: float = Field(default=1e-4, gt=0, description="peak learning rate of AdamW")
+    batch_size: int = Field(default=8, ge=1, description="prompts in one forward pass, each with all its answers")
+    soft_labels: bool = Field(default=True, description=SOFT_LABELS)
+    margin: float = Field(
+        default=0.0,
+        ge=0,
+        description="by how much the preferred answer must win where the label is certain (arXiv 2307.09288, eq. 2)",
+    )
+    centring: float = Field(
+        default=0.0, ge=0, description="pull of the scores' mean to zero, e.g. 0.01 (arXiv 2312.09244, equation 2)"
+    )
+
+
+METHODS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "reward": RewardRecipe, "dpo": DPORecipe}

@@ -15,6 +15,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback, Tra
 
 from feedback.files import sync_tree
 from training import models, schedules
+from training.batches import first_sequence
 from training.models import frozen_checksums
 from training.recipe import Recipe
 from training.runs import Run
@@ -60,6 +61,13 @@ def arguments(recipe: Recipe, run: Run) -> dict[str, Any]:
         "dataloader_pin_memory": torch.cuda.is_available(),
         "max_length": None,
     }
+
+
+def without_base_dropout(model: torch.nn.Module) -> None:
+    """Leave the adapter's dropout alone of all: preferences are compared between what the base always says."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Dropout) and "lora_dropout" not in name:
+            module.p = 0.0
 
 
 class RunTrainer:
@@ -203,10 +211,9 @@ class FirstStep(TrainerCallback):
     @torch.no_grad()
     def _logits(self) -> torch.Tensor:
         row = self.trainer.train_dataset[0]
-        ids = row.get("input_ids") or row["prompt_ids"] + row["chosen_ids"]
         model = self.trainer.model
         was_training = model.training
         model.eval()
-        logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
+        logits = model(input_ids=torch.tensor([first_sequence(row)], device=model.device), use_cache=False).logits
         model.train(was_training)
         return logits

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from feedback.constitution.gold import Share
     from feedback.constitution.judge import Choosing
     from feedback.workspace import Workspace
+    from training.runs import Run
 
 ENDPOINT = "endpoint:"
 MODEL_HELP = "A run's id, a model folder or hub name, or endpoint:NAME at the endpoint of veritune.toml."
@@ -77,7 +78,7 @@ def generate(
 
 
 def judge(
-    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP)],
+    model: Annotated[str, typer.Option(metavar="MODEL", help=f"{MODEL_HELP} A reward run judges by its scores.")],
     collection: Annotated[str | None, typer.Argument(help="A collection, unless --evaluate is given.")] = None,
     evaluate: Annotated[
         str | None,
@@ -105,6 +106,14 @@ def judge(
         raise UserError(f"--principle {principle} and --ensemble: by one principle, or by all; leave one of them out")
     if (collection is None) == (evaluate is None):
         raise UserError("name a COLLECTION to judge, or --evaluate FORMAT:FILE to measure the judge: one of the two")
+    if reward_run := _reward_run(current_workspace(), model):
+        given = {"--evaluate": evaluate, "--principle": principle, "--ensemble": ensemble, "--reasoning": reasoning}
+        for option, value in given.items():
+            if value:
+                raise UserError(f"--model {model}: a reward run, which goes by no principle; leave out {option}")
+        assert collection is not None
+        _score(reward_run, collection, as_json)
+        return
     if limit and evaluate is None:
         raise UserError(f"--limit {limit}: it is for --evaluate; a collection is judged whole")
     if principle:
@@ -115,6 +124,28 @@ def judge(
         _evaluate(model, evaluate, limit, choosing, judging, as_json)
     elif collection is not None:
         _judge(model, collection, choosing, judging, as_json)
+
+
+def _reward_run(workspace: "Workspace", name: str) -> "Run | None":
+    from training.runs import list_runs
+
+    return next((run for run in list_runs(workspace) if run.id == name and run.head == "score"), None)
+
+
+def _score(run: "Run", collection: str, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from feedback.scoring import judge
+    from training.scores import load_scorer
+
+    result = judge(current_workspace(), load_scorer(run), collection, say)
+    if as_json:
+        print_json(asdict(result))
+        return
+    standing = f" ({result.standing:,} stood already)" if result.standing else ""
+    say(f"{collection!r}: {result.new:,} new judgements by scores of {run.id}, {result.ties:,} of them ties{standing}")
+    if result.single:
+        say(f"{result.single:,} candidates left out: fewer than two different answers")
 
 
 def _judge(model: str, collection: str, choosing: "Choosing", judging: "Judging", as_json: bool) -> None:

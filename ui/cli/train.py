@@ -28,7 +28,7 @@ app = typer.Typer(
 
 @app.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="sft, dpo, or a recipe file.")],
+    recipe: Annotated[str, typer.Argument(help="A method (sft, reward, dpo, ...) or a recipe file.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -40,7 +40,7 @@ def run(
 
 
 @app.command()
-def recipe(name: Annotated[str, typer.Argument(help="sft or dpo.")]) -> None:
+def recipe(name: Annotated[str, typer.Argument(help="A method, e.g. dpo.")]) -> None:
     """Print a recipe with all its keys and what they mean, to be read, or kept as a file of one's own."""
     from feedback.errors import UserError
     from training.config import recipe_text
@@ -101,4 +101,5 @@ def _end(run: Any, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"run_id": run.id, "state": run.state}))
     else:
-        say(f"{run.id} {run.state}; next: veritune eval {run.id}")
+        judges = f"feedback judge COLLECTION --model {run.id}"
+        say(f"{run.id} {run.state}; next: veritune {f'eval {run.id}' if run.head == 'causal-lm' else judges}")

@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
 def watch(
     collection: Annotated[str, typer.Argument(help="Collection whose labels in Argilla are followed.")],
     every: Annotated[int, typer.Option(min=1, help="How many newly completed candidates make a batch.")],
-    recipe: Annotated[str, typer.Option(help="sft, dpo, or a recipe file.")],
+    recipe: Annotated[str, typer.Option(help="A method (sft, reward, dpo, ...) or a recipe file.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Of the recipe.")] = None,
 ) -> None:
     """Turn every so many new labels into a dataset version, a run and a report, until interrupted."""
