@@ -76,6 +76,20 @@ def lora_targets(lora: Lora, linear: Iterable[str]) -> list[str]:
     return found
 
 
+def freeze_but_targets(model: "PreTrainedModel", lora: Lora) -> None:
+    """Leave trainable only what an adapter would sit on, and the head that it brings.
+
+    Raises:
+        UserError: a target matches nothing.
+    """
+    linear = linear_layers(model)
+    targets = lora_targets(lora, linear)
+    model.requires_grad_(False)
+    for path, layer in linear.items():
+        if any(path == t or path.endswith(f".{t}") for t in (*targets, "score", "classifier")):
+            layer.requires_grad_(True)
+
+
 def add_adapter(model: "PreTrainedModel", lora: Lora, head: Head = "causal-lm") -> "PeftModel":
     """Put a fresh LoRA adapter on a base; seed before, since this draws its initial weights.
 

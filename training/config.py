@@ -84,6 +84,8 @@ def recipe_text(method: str) -> str:
                 lines += [f"  # {part.description}", f"  {key}: {_yaml(part.default)}"]
         elif field.is_required():
             lines.append(f"# {name}: (required)")
+        elif field.default_factory is not None:
+            lines.append(f"# {name}: (default: see above)")
         else:
             lines.append(f"{name}: {_yaml(field.default)}")
     return "\n".join(lines) + "\n"

@@ -89,6 +89,8 @@ def _execute(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
 def _train(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
     from datasets import Dataset
 
+    from training.layers import check_layers
+
     recipe, tokenizer, checks = prepared.recipe, prepared.tokenizer, rows.checks
     method = import_module(f"training.{recipe.method}")
     model = trainable.load(prepared)
@@ -98,6 +100,8 @@ def _train(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
         f"{run.id}: {checks['rows']} rows of {prepared.version.id}, {trained:,} of {parameters:,} parameters train; "
         f"{checks['truncated']} rows cut at {prepared.max_length} tokens, {checks['dropped_too_long']} left out"
     )
+    if words := check_layers(recipe, model):
+        report(words)
     report(f"first row, the loss on what stands in ⟦⟧: {checks['example'][:300]!r}")
 
     validation = Dataset.from_list(rows.validation) if rows.validation else None

@@ -177,17 +177,16 @@ def short_name(name: str) -> str:
     return folder.parent.name if of_a_run else folder.name
 
 
-def frozen_checksums(model: "torch.nn.Module") -> dict[str, int]:
-    """A checksum of the bits of every frozen parameter, to show that training left them alone."""
+def checksums(model: "torch.nn.Module") -> dict[str, int]:
+    """A checksum of the bits of every parameter, to show which of them training changed."""
     import torch
 
     sums = {}
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            bits = parameter.detach().contiguous().view(torch.uint8).flatten()
-            whole = bits[: len(bits) // 4 * 4].view(torch.int32)
-            # Weighting by position makes a swap of two values visible.
-            sums[name] = int((whole.long() * (torch.arange(len(whole), device=whole.device) % 65521 + 1)).sum())
+        bits = parameter.detach().contiguous().view(torch.uint8).flatten()
+        whole = bits[: len(bits) // 4 * 4].view(torch.int32)
+        # Weighting by position makes a swap of two values visible.
+        sums[name] = int((whole.long() * (torch.arange(len(whole), device=whole.device) % 65521 + 1)).sum())
     return sums
 
 

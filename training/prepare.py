@@ -56,6 +56,8 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
     Raises:
         UserError: with one line for every mistake, in the recipe's form and in what it names.
     """
+    from training.layers import check_layers
+
     mistakes: list[str] = []
     values = dict(values)
     parent = version = config = tokenizer = None
@@ -99,8 +101,10 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
                 mistakes += models.tokenizer_mistakes(tokenizer, values["model"])
                 mistakes += preflight.check_agreement(tokenizer, config, values["model"])
             with _collecting(mistakes):
+                model = models.skeleton(config, recipe.head)
                 if recipe.tuning == "lora":
-                    adapters.lora_targets(recipe.lora, adapters.linear_layers(models.skeleton(config, recipe.head)))
+                    adapters.freeze_but_targets(model, recipe.lora)
+                check_layers(recipe, model)
             context = getattr(config, "max_position_embeddings", DEFAULT_LENGTH)
             if recipe.max_length is not None and recipe.max_length > context:
                 mistakes.append(

@@ -1,6 +1,6 @@
 """What a run can be told. A key's description here is also its comment in the recipe file."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +25,14 @@ class Lora(Keys):
     )
 
 
+def _learning_rate(lora: float, full: float) -> Any:
+    return Field(
+        default_factory=lambda found: full if found.get("tuning") == "full" else lora,
+        gt=0,
+        description=f"peak learning rate of AdamW; default: {lora:g}, with tuning=full {full:g}",
+    )
+
+
 class Recipe(Keys):
     """The keys that all methods share."""
 
@@ -45,7 +53,30 @@ class Recipe(Keys):
     seed: int = Field(default=0, ge=0, description="of initialisation, data order and dropout")
     learning_rate: float = Field(gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decoupled weight decay")
-    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of steps in which the learning rate rises")
+    schedule: Literal["linear", "cosine", "constant", "slanted-triangular"] = Field(
+        default="linear",
+        description="the fall from the peak rate; slanted-triangular is ULMFiT's (arXiv 1801.06146)",
+    )
+    warmup: float = Field(
+        default=0.05, ge=0, lt=1, description="share of steps in which the rate rises (slanted-triangular: cut_frac)"
+    )
+    cut_frac: float = Field(
+        default=0.1, gt=0, lt=1, description="share of steps in which slanted-triangular rises (equation 3)"
+    )
+    ratio: float = Field(
+        default=32, ge=1, description="how much smaller slanted-triangular's lowest rate is than its peak (equation 3)"
+    )
+    discriminative: float = Field(
+        default=1.0,
+        ge=1,
+        description="each layer's rate is that of the layer above divided by this; 1: all alike. ULMFiT, of 4 layers, "
+        "takes 2.6 (section 3.2), which leaves nothing to the lowest of many: try 1.1",
+    )
+    gradual_unfreezing: bool = Field(
+        default=False,
+        description="train the topmost layer alone in the first epoch, one more from the top in each later epoch "
+        "(ULMFiT, section 3.3)",
+    )
     epochs: float = Field(default=1.0, gt=0, description="passes over the training split")
     max_steps: int | None = Field(
         default=None, ge=1, description="stop after so many optimiser steps, whatever epochs says"
@@ -84,7 +115,7 @@ class SFTRecipe(Recipe):
     """Supervised fine-tuning on demonstrations (InstructGPT, arXiv 2203.02155, section 3.5), loss on answers only."""
 
     method: Literal["sft"] = Field(default="sft", description="supervised fine-tuning")
-    learning_rate: float = Field(default=2e-4, gt=0, description="peak learning rate of AdamW")
+    learning_rate: float = _learning_rate(lora=2e-4, full=2e-5)
     examples: Literal["demonstrations", "chosen", "both"] = Field(
         default="demonstrations", description="what to imitate: demonstrations, the pairs' chosen answers, or both"
     )
@@ -94,7 +125,7 @@ class DPORecipe(Recipe):
     """Direct preference optimisation on pairs (arXiv 2305.18290, equation 7)."""
 
     method: Literal["dpo"] = Field(default="dpo", description="direct preference optimisation")
-    learning_rate: float = Field(default=5e-5, gt=0, description="peak learning rate of AdamW")
+    learning_rate: float = _learning_rate(lora=5e-5, full=1e-6)
     beta: float = Field(default=0.1, gt=0, description="how strongly the policy is held to its reference")
     sft_weight: float = Field(
         default=0.0,
@@ -108,7 +139,7 @@ class RewardRecipe(Recipe):
 
     head: ClassVar[Head] = "score"
     method: Literal["reward"] = Field(default="reward", description="a score for an answer, from pairs")
-    learning_rate: float = Field(default=1e-4, gt=0, description="peak learning rate of AdamW")
+    learning_rate: float = _learning_rate(lora=1e-4, full=1e-5)
     batch_size: int = Field(default=8, ge=1, description="prompts in one forward pass, each with all its answers")
     soft_labels: bool = Field(default=True, description=SOFT_LABELS)
     margin: float = Field(

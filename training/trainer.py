@@ -16,7 +16,8 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback, Tra
 from feedback.files import sync_tree
 from training import models, schedules
 from training.batches import first_sequence
-from training.models import frozen_checksums
+from training.layers import GradualUnfreezing, discriminate, trained_layers
+from training.models import checksums
 from training.recipe import Recipe
 from training.runs import Run
 
@@ -82,13 +83,19 @@ class RunTrainer:
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         self.add_callback(Metrics(run, report))
+        if recipe.gradual_unfreezing:
+            self.add_callback(GradualUnfreezing(trained_layers(self.model)))
         self.add_callback(FirstStep(self))
 
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        optimizer = super().create_optimizer(model)  # type: ignore[misc]
+        if self.recipe.discriminative != 1:
+            layers = trained_layers(self.model)
+            discriminate(optimizer, layers, self.recipe.learning_rate, self.recipe.discriminative)
+        return optimizer
+
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
-        self.lr_scheduler = LambdaLR(
-            optimizer or self.optimizer,
-            lambda step: schedules.linear(step, num_training_steps, self.recipe.warmup),
-        )
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, schedules.factor(self.recipe, num_training_steps))
         return self.lr_scheduler
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -183,7 +190,7 @@ class Metrics(TrainerCallback):
 
 
 class FirstStep(TrainerCallback):
-    """After the first step the adapter must have changed the model's answers, and the base not a single bit."""
+    """After the first step all that trains must have moved, and the answers with it, and the rest not a single bit."""
 
     def __init__(self, trainer: RunTrainer) -> None:
         self.trainer = trainer
@@ -194,7 +201,19 @@ class FirstStep(TrainerCallback):
     ) -> None:
         self.first = state.global_step + 1
         if self.first <= state.max_steps:
-            self.logits, self.frozen = self._logits(), frozen_checksums(self.trainer.model)
+            self.logits, self.before = self._logits(), checksums(self.trainer.model)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: "TrainerState", control: "TrainerControl", **_: Any
+    ) -> None:
+        if state.global_step + 1 == self.first:
+            rates = {id(p): group["lr"] for group in self.trainer.optimizer.param_groups for p in group["params"]}
+            # A gradient of zero moves nothing (LoRA's A while B is zero), nor does a step below the precision.
+            self.moving = {
+                name
+                for name, p in self.trainer.model.named_parameters()
+                if p.grad is not None and p.grad.any() and _finest(p) < rates.get(id(p), math.inf)
+            }
 
     def on_step_end(self, args: TrainingArguments, state: "TrainerState", control: "TrainerControl", **_: Any) -> None:
         if state.global_step != self.first:
@@ -204,9 +223,17 @@ class FirstStep(TrainerCallback):
                 "the first step left the model's answers as they were: the adapter is not in effect, or the "
                 f"learning_rate {args.learning_rate:g} is too small for its precision"
             )
-        if frozen_checksums(self.trainer.model) != self.frozen:
-            raise TrainingError("the first step altered weights of the frozen base; this is a fault of veritune")
-        del self.logits, self.frozen
+        trained = {name for name, p in self.trainer.model.named_parameters() if p.requires_grad}
+        after = checksums(self.trainer.model)
+        changed = {name for name, value in self.before.items() if after[name] != value}
+        if altered := sorted(changed - trained):
+            raise TrainingError(f"the first step altered the frozen {altered[0]}; this is a fault of veritune")
+        if still := sorted(self.moving - changed):
+            raise TrainingError(
+                f"the first step left {len(still)} of {len(trained)} weights that train as they were, {still[0]} "
+                "for one; this is a fault of veritune"
+            )
+        del self.logits, self.before
 
     @torch.no_grad()
     def _logits(self) -> torch.Tensor:
@@ -217,3 +244,8 @@ class FirstStep(TrainerCallback):
         logits = model(input_ids=torch.tensor([first_sequence(row)], device=model.device), use_cache=False).logits
         model.train(was_training)
         return logits
+
+
+def _finest(parameter: torch.Tensor) -> float:
+    """The smallest step that a weight of this parameter can make."""
+    return torch.finfo(parameter.dtype).eps * float(parameter.detach().abs().min())

@@ -35,7 +35,7 @@ def adapter_run(workspace: Workspace, small_dataset: DatasetVersion, tiny_model:
     return train(workspace, "sft", ["dataset=sums", f"model={tiny_model}", "max_steps=2", "learning_rate=1e-2"], quiet)
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo"])
+@pytest.mark.parametrize("method", ["sft", "dpo", "reward"])
 def test_one_step_changes_every_weight_and_no_byte_of_the_base(
     workspace: Workspace, small_dataset: DatasetVersion, tiny_model: Path, method: str
 ) -> None:
@@ -46,10 +46,10 @@ def test_one_step_changes_every_weight_and_no_byte_of_the_base(
     assert not (run.folder / "adapter").exists()
     assert run.manifest["weights"] == hash_folder(run.weights)
     old, new = weights(tiny_model), weights(run.weights)
-    assert old.keys() == new.keys()
+    assert new.keys() - old.keys() == ({"score.weight"} if method == "reward" else set())
     assert [name for name in old if torch.equal(old[name], new[name])] == []
 
-    loaded = models.load_base(str(run.weights))
+    loaded = models.load_base(str(run.weights), head=run.head)
     assert torch.equal(loaded.get_input_embeddings().weight, new["model.embed_tokens.weight"])
     assert models.load_tokenizer(str(run.weights)).chat_template
 
@@ -107,7 +107,7 @@ def test_memory_counts_every_weight_and_dpos_copy(tiny_model: Path) -> None:
 
     def needed(method: str, *keys: str) -> int:
         recipe = load_recipe(method, ["dataset=x", "batch_size=1", "precision=fp32", *keys])
-        return preflight.check_memory(recipe, config, 8)["memory_needed"]
+        return preflight.check_memory(recipe, config, 8, sequences=2)["memory_needed"]
 
     frozen = needed("sft", "lora.r=1", "lora.targets=[q_proj]")
     adapter = 2 * 1 * (32 + 32)
@@ -123,7 +123,7 @@ def test_too_little_memory_names_the_adapter_as_a_remedy(tiny_model: Path, monke
     monkeypatch.setattr("psutil.virtual_memory", lambda: free)
     recipe = load_recipe("sft", ["dataset=x", "tuning=full"])
     with pytest.raises(UserError, match=r"memory: .* or set gradient_checkpointing=true or tuning=lora"):
-        preflight.check_memory(recipe, models.load_config(str(tiny_model)), 64)
+        preflight.check_memory(recipe, models.load_config(str(tiny_model)), 64, sequences=8)
 
 
 def test_the_model_card_says_that_all_weights_were_trained(

@@ -113,12 +113,18 @@ def test_dpo_loss_equals_the_papers_formula_against_the_parents_adapter(
     assert logged[1] == pytest.approx(dpo + 0.5 * sft, abs=1e-4)
 
 
-@pytest.mark.parametrize(("method", "tuning"), [("sft", "lora"), ("reward", "lora"), ("dpo", "lora"), ("sft", "full")])
+ULMFIT = ["tuning=full", "schedule=slanted-triangular", "discriminative=2.6", "gradual_unfreezing=true"]
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [("sft", []), ("reward", []), ("dpo", []), ("sft", ULMFIT)],
+    ids=["sft", "reward", "dpo", "sft on all weights by ULMFiT"],
+)
 def test_a_run_killed_in_the_middle_goes_on_as_if_it_had_not_been(
-    workspace: Workspace, small_dataset: DatasetVersion, tiny_model: Path, method: str, tuning: str
+    workspace: Workspace, small_dataset: DatasetVersion, tiny_model: Path, method: str, more: list[str]
 ) -> None:
-    keys = ["dataset=sums", f"model={tiny_model}", f"tuning={tuning}", "max_steps=24", "batch_size=4"]
-    keys += ["lora.dropout=0.1"]
+    keys = ["dataset=sums", f"model={tiny_model}", "max_steps=24", "batch_size=4", "lora.dropout=0.1", *more]
     keys += ["log_every=2", "checkpoint_every=5", "learning_rate=1e-3"]
     whole = train(workspace, method, keys, quiet)
 
