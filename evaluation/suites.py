@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from evaluation import lineage
+from evaluation.gate import Condition, require_metrics
 from evaluation.hallucination.closed_book import grade
 from evaluation.harness import Answer, Side, TaskSource, run_task, samples_hash
 from evaluation.report import write_report
@@ -46,6 +47,7 @@ def evaluate(
     limit: int | None = None,
     batch_size: int = 32,
     report: Callable[[str], None] = print,
+    conditions: Sequence[Condition] = (),
 ) -> Results:
     """Compare a run with its base, or with another run, on the same items, and write the report.
 
@@ -54,6 +56,7 @@ def evaluate(
         against: id of another run that comes from the same base model; default: what the run was trained on.
         limit: take the first so many items of each task only.
         report: takes the lines that a person at the screen reads.
+        conditions: what will be asked of the figures; one that none of them can answer is a mistake.
 
     Raises:
         UserError: no such run or suite, nothing to ask, or a training that changes nothing.
@@ -66,6 +69,7 @@ def evaluate(
     report_id = _next_id(workspace)
     with atomic_folder(workspace.reports / report_id) as folder:
         tasks = _tasks(workspace, tuned_run, tuned.tokenizer, folder)
+        require_metrics(conditions, {task.name: list(task.metrics) for task in tasks})
         if against != target:
             _require_difference(base, tuned, tasks[0])
         samples: list[Sample] = []

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from evaluation.results import Results
 
 report = typer.Typer(help="Show and list reports.", no_args_is_help=True)
+# What `--fail-if` ends with; 1 and 2 say that there is no figure to judge by.
+REGRESSION = 3
 ReportId = Annotated[str, typer.Argument(metavar="REPORT", help="Id of a report, e.g. eval-1.")]
 
 
@@ -27,18 +29,29 @@ def evaluate(
     suite: Annotated[str, typer.Option(help="Which tasks to ask.")] = "quick",
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many items of each task only.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Items in one forward pass.")] = 32,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[TASK:]METRIC<NUMBER", help='Exit with 3 if this holds of tuned minus base, e.g. "score@0.75<0".'
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare a tuned model with its base on the same items, and write a report."""
+    from evaluation.gate import failures, parse_conditions
     from evaluation.suites import evaluate
 
-    workspace = current_workspace()
-    results = evaluate(workspace, target, against, suite, limit, batch_size, say)
+    workspace, conditions = current_workspace(), parse_conditions(fail_if or [])
+    results = evaluate(workspace, target, against, suite, limit, batch_size, say, conditions)
     if as_json:
         print_json(results.model_dump(mode="json"))
     else:
         _print(results)
         say(f"report: {workspace.reports / results.report_id / 'report.html'}")
+    if failed := failures(conditions, results.comparisons):
+        for line in failed:
+            say(line)
+        raise typer.Exit(REGRESSION)
 
 
 @report.command()
