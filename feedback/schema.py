@@ -17,6 +17,8 @@ Role = Literal["system", "user", "assistant"]
 Status = Literal["submitted", "draft", "discarded"]
 TIE = "tie"
 BOTH_BAD = "both bad"
+# The source of judgements on pairs of a first and a revised answer, which nobody has compared.
+REVISION = "revision"
 # Fields of judgements that came later, as they are where nothing is said.
 _UNSAID: tuple[tuple[str, Any], ...] = (("spans", []), ("status", "submitted"), ("evidence", {}))
 

@@ -15,6 +15,8 @@ from feedback.schema import Candidate
 # Argilla keeps this with the dataset, so that a project is known by what it is, whatever it is renamed to.
 MARKER, LAYOUT = "veritune", 1
 SIDES = "sides"
+# The title of the metadata property that raters' records are ordered by, where a project has it (order.py).
+UNCERTAINTY = "Uncertainty of the judges"
 # Nobody filters by a longer text.
 LONGEST_TERM = 200
 
@@ -255,8 +257,10 @@ def _new_properties(known: dict[str, tuple[str, str]], kinds: dict[str, str]) ->
 
 
 def _add_property(argilla: Connection, dataset_id: str, name: str, title: str, kind: str) -> None:
-    # Hidden from raters: what they know of an answer's origin would colour their judgement.
-    body = {"name": name, "title": title, "settings": {"type": kind}, "visible_for_annotators": False}
+    # Hidden from raters: what they know of an answer's origin would colour their judgement. By the uncertainty, which
+    # takes no side, they may sort.
+    visible = title == UNCERTAINTY
+    body = {"name": name, "title": title, "settings": {"type": kind}, "visible_for_annotators": visible}
     argilla.call("POST", f"datasets/{dataset_id}/metadata-properties", body)
 
 

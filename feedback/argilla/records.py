@@ -10,8 +10,9 @@ STATUSES = ("submitted", "draft", "discarded")
 MOST_RECORDS, MOST_CHARACTERS = 500, 4_000_000
 PAGE = 500
 
-# Argilla's search filter for records that somebody answered.
+# Argilla's search filters for records that somebody answered, and for those that not enough people have.
 ANSWERED = {"type": "terms", "scope": {"entity": "response", "property": "status"}, "values": list(STATUSES)}
+PENDING = {"type": "terms", "scope": {"entity": "record", "property": "status"}, "values": ["pending"]}
 _AGE = {"entity": "record", "property": "inserted_at"}
 
 

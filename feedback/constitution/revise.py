@@ -15,11 +15,9 @@ from feedback.constitution.generators import Request, TextGenerator
 from feedback.constitution.principles import Constitution, Principle, draw, for_workspace
 from feedback.constitution.steps import Revision, Step, Steps, steps_path
 from feedback.database import Database
-from feedback.schema import Candidate, Demonstration, Judgement, Message, Rater, Response, grounded_prompt
+from feedback.schema import REVISION, Candidate, Demonstration, Judgement, Message, Rater, Response, grounded_prompt
 from feedback.workspace import Workspace
 
-# Where a pair stands on nobody's comparison, its source says so.
-SOURCE = "revision"
 SUPPOSED = "The model's own revision is taken to be better than what it revised; nobody has compared the two."
 # So many answers are revised and written together, in the collection's order.
 CHUNK = 500
@@ -79,7 +77,7 @@ def revise(
                 database.collections()[collection]["candidates"], f"{generator.name} revises {collection}", say
             )
             # Pairs that revisions made are no answers to begin with.
-            candidates = (c for c in database.candidates([collection]) if SOURCE not in c.metadata)
+            candidates = (c for c in database.candidates([collection]) if REVISION not in c.metadata)
             while chunk := list(islice(candidates, CHUNK)):
                 job = (generator.name, constitution.name, seed, max_tokens, rounds)
                 standing = [known for c in chunk if (known := steps.known.get((c.id, *job)))]
@@ -227,12 +225,13 @@ def _pair(candidate: Candidate, revision: Revision) -> tuple[Candidate, Judgemen
         prompt=candidate.prompt,
         context=candidate.context,
         responses=tuple(responses),
-        metadata={SOURCE: revision.id},
+        metadata={REVISION: revision.id},
     )
     judgement = Judgement(
         candidate_id=pair.id,
-        rater=Rater(kind="ai", name=revision.model),
-        source=SOURCE,
+        # Not the judge of this name: how often people agree that its revisions are better is another figure.
+        rater=Rater(kind="ai", name=f"{revision.model} revising"),
+        source=REVISION,
         preferred=responses.index(last),
         rationale=SUPPOSED,
         evidence={"constitution": revision.constitution, "revision": revision.id},

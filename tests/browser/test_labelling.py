@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from feedback.argilla import order as orders
 from feedback.argilla.layout import PAIR_GUIDELINES
 from feedback.argilla.project import project_name, sides
 from feedback.argilla.pull import pull
@@ -12,7 +13,7 @@ from feedback.argilla.push import push
 from feedback.database import Database
 from feedback.schema import BOTH_BAD, TIE, Candidate, Judgement, Message, Rater, Response, Status, user_message
 from feedback.workspace import Workspace
-from tests.browser.labelling import LabellingPage
+from tests.browser.labelling import RECORD, LabellingPage
 from tests.feedback.argilla.people import beside, candidate, store
 
 WORDY = "🔭 launched in 2021 <b>by</b> 1 < 2 people.\r\nNobody knows &amp; nobody 🔭 asked 😀"
@@ -255,3 +256,42 @@ def test_every_page_is_whole_and_asks_nobody_else(page: Any, labelling_server: W
     assert {urlsplit(url).netloc for url in seen.requests if not url.startswith(("data:", "blob:"))} == {
         urlsplit(owner.url).netloc
     }
+
+
+def test_what_judges_doubt_is_shown_first_and_elsewhere_by_a_link(
+    page: Any, labelling_server: Workspace, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tab, seen = page
+    pairs = [candidate(number) for number in range(5)]
+    collection = store(workspace, *pairs)
+    judgements = [
+        Judgement(
+            candidate_id=pair.id,
+            rater=Rater(kind="ai", name="judge"),
+            source="constitution",
+            preferred=0,
+            probability=probability,
+        )
+        for pair, probability in zip(pairs, (0.9, 0.6, 1.0, 0.5, 0.8), strict=True)
+    ]
+    with Database(workspace.database) as database:
+        database.add(collection, judgements=judgements)
+    monkeypatch.setattr(orders, "OURS", "another engine")
+    (link,) = push(workspace, collection, quiet, order="uncertain").links.values()
+    ann = LabellingPage(tab, labelling_server).as_rater("ann-of-doubts").open(collection)
+    shown = []
+    for _ in pairs:
+        ann.wait_for_focus("preference")
+        shown.append(ann.prompt)
+        ann.press("1", then="hallucinated_a")
+        ann.leave("Enter")
+    assert shown == [pairs[number].prompt[-1].content for number in (3, 1, 4, 0, 2)]
+
+    # What the page's address says about the order counts, here and where nothing else does: the other way round.
+    tab.goto(link.replace("desc", "asc") + "&status=submitted")
+    tab.wait_for_selector(RECORD)
+    assert ann.prompt == shown[-1]
+    tab.goto(f"{link}&status=submitted")
+    tab.wait_for_selector(RECORD)
+    assert ann.prompt == shown[0]
+    assert seen.faults == []

@@ -106,6 +106,8 @@ def judge(
         raise UserError(f"--principle {principle} and --ensemble: by one principle, or by all; leave one of them out")
     if (collection is None) == (evaluate is None):
         raise UserError("name a COLLECTION to judge, or --evaluate FORMAT:FILE to measure the judge: one of the two")
+    if limit and evaluate is None:
+        raise UserError(f"--limit {limit}: it is for --evaluate; a collection is judged whole")
     if reward_run := _reward_run(current_workspace(), model):
         given = {"--evaluate": evaluate, "--principle": principle, "--ensemble": ensemble, "--reasoning": reasoning}
         for option, value in given.items():
@@ -114,8 +116,6 @@ def judge(
         assert collection is not None
         _score(reward_run, collection, as_json)
         return
-    if limit and evaluate is None:
-        raise UserError(f"--limit {limit}: it is for --evaluate; a collection is judged whole")
     if principle:
         # Said before a model is loaded.
         for_workspace(current_workspace()).named(principle)

@@ -61,12 +61,16 @@ def stop() -> None:
 def push(
     collection: Collection,
     again: Annotated[bool, typer.Option("--again", help="Send all of it, also what was deleted in Argilla.")] = False,
+    order: Annotated[
+        Literal["shuffled", "uncertain"] | None,
+        typer.Option(help="What raters see first: what judges are least sure of, or each what chance says (at first)."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Send the candidates of a collection to Argilla, for people to label."""
     from feedback.argilla.push import push
 
-    pushed = push(current_workspace(), collection, say, again)
+    pushed = push(current_workspace(), collection, say, again, order)
     if as_json:
         print_json(vars(pushed))
         return
@@ -75,6 +79,12 @@ def push(
             say(f"project {name!r}: {count:,} records sent")
     if pushed.known:
         say(f"{pushed.known:,} were sent before" + ("" if pushed.sent else "; nothing is new"))
+    if pushed.order == "uncertain":
+        say(f"raters see first what the judges are least sure of; {pushed.moved:,} waiting records moved")
+    if pushed.unjudged:
+        say(f"{pushed.unjudged:,} candidates come before all others, for no judge has compared their answers")
+    for name, link in pushed.links.items():
+        say(f"project {name!r}: this Argilla does not order by itself; for that order, raters open {link}")
     for candidate_id, reason in pushed.refused.items():
         say(f"candidate {candidate_id[:12]} was not taken: {reason}")
 

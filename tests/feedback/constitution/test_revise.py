@@ -120,6 +120,7 @@ def test_pairs_say_that_nobody_compared_them(workspace: Workspace) -> None:
         assert isinstance(judgement.preferred, int)
         assert texts[judgement.preferred] == "first+"
         assert (judgement.source, judgement.rater.kind) == ("revision", "ai")
+        assert judgement.rater.name == "planted revising"
         assert "nobody has compared" in str(judgement.rationale)
         assert judgement.evidence["revision"] in {d.provenance.split(":")[1] for d in demonstrations(workspace)}
 

@@ -25,6 +25,10 @@ from argilla_server.search_engine import (
 from . import filters, similarity, text_index, text_query
 
 NAME = "sqlite"
+# The title of the metadata property whose greatest values raters see first, where a dataset has it (argilla/order.py).
+FIRST = "Uncertainty of the judges"
+# Raters who see the same order would label the same records: within one of so many steps each has an own order.
+STEPS = 10
 
 
 @SearchEngine.register(engine_name=NAME)
@@ -88,10 +92,11 @@ class SqliteEngine(SearchEngine):
         limit: int = 100,
         user_id: UUID | None = None,
     ) -> SearchResponses:
-        """A page of records: in the order asked for, else a user's own, else that of arrival."""
+        """A page of records: in the order asked for, else the dataset's and a user's own, else that of arrival."""
         conditions = _conditions(dataset, query, filter)
         if user_id is not None and not sort:
-            page = _round(conditions, user_id, offset + limit)
+            names = [each.name for each in dataset.metadata_properties if each.title == FIRST]
+            page = _steps(conditions, user_id, *names) if names else _round(conditions, user_id, offset + limit)
         else:
             order = [filters.order(dataset, each) for each in sort] if sort else [Record.inserted_at]
             page = sa.select(Record.id).where(*conditions).order_by(*order, Record.id)
@@ -181,6 +186,13 @@ def _round(conditions: list[filters.Condition], start: UUID, limit: int) -> sa.S
         halves.append(sa.select(half.order_by(Record.id).limit(limit).subquery()))
     both = sa.union_all(*halves).subquery()
     return sa.select(both.c.id).order_by(both.c.turn, both.c.id)
+
+
+def _steps(conditions: list[filters.Condition], start: UUID, name: str) -> sa.Select[Any]:
+    """The ids by the steps of a metadata property, the greatest first; within a step as in `_round`."""
+    step = sa.cast(filters.number(name) * STEPS, sa.Integer)
+    order = (step.desc().nulls_last(), Record.id < start, Record.id)
+    return sa.select(Record.id).where(*conditions).order_by(*order)
 
 
 async def _progress(dataset: Dataset, statuses: sa.Select) -> dict:
