@@ -28,7 +28,8 @@ def load_sides(tuned: Run, against: Run | None = None) -> tuple[Side, Side]:
             "compare runs of one base model"
         )
     side = load_side(tuned)
-    if "full" in (tuned.tuning, against.tuning) or tuned.manifest["model"] != against.manifest["model"]:
+    backbones = [(run.manifest["model"], run.recipe.quantize) for run in (tuned, against)]
+    if "full" in (tuned.tuning, against.tuning) or backbones[0] != backbones[1]:
         return load_side(against), side
     side.model.load_adapter(str(against.weights), adapter_name="against")
     return _adapted(against, side.model, "against"), side
@@ -51,7 +52,7 @@ def _load_base(run: Run) -> Any:
     origin = run.manifest["model"]
     if models.model_hash(origin["name"]) != origin["hash"]:
         raise UserError(f"model {origin['name']}: no longer the one that {run.id} was trained on")
-    return models.load_base(origin["name"], run.recipe.precision)
+    return models.load_base(origin["name"], run.recipe.precision, quantize=run.recipe.quantize)
 
 
 def _adapted(run: Run, model: Any, adapter: str) -> Side:

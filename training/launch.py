@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version as package_version
@@ -15,7 +16,7 @@ from typing import Any
 from feedback.errors import UserError
 from feedback.files import atomic_folder, hash_folder, write_atomic
 from feedback.workspace import Workspace
-from training import models, runs, trainable
+from training import models, quantised, runs, trainable
 from training.config import Recipe, read_recipe
 from training.prepare import Prepared, Rows, encode, prepare
 from training.reward_quality import sentence
@@ -56,7 +57,7 @@ def resume(workspace: Workspace, run_id: str, report: Report) -> Run:
         raise UserError(f"run {run_id}: {run.state}; only a run that ended before its end can be resumed")
     prepared = prepare(workspace, run.recipe.model_dump(), str(run.folder / "recipe.yaml"))
     manifest, now = run.manifest, _first_manifest(prepared)
-    changed = [key for key in ("dataset", "model", "parent") if manifest[key] != now[key]]
+    changed = [key for key in ("dataset", "model", "parent", "optimizer", "backend") if manifest.get(key) != now[key]]
     if changed:
         raise UserError(
             *(f"run {run_id}: its {k} is no longer what it was trained on; start a new run" for k in changed)
@@ -96,6 +97,8 @@ def _train(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
     model = trainable.load(prepared)
     trained, parameters = trainable.count(model)
     run.update(preflight=checks)
+    for line in prepared.means.replaced:
+        report(line)
     report(
         f"{run.id}: {checks['rows']} rows of {prepared.version.id}, {trained:,} of {parameters:,} parameters train; "
         f"{checks['truncated']} rows cut at {prepared.max_length} tokens, {checks['dropped_too_long']} left out"
@@ -105,7 +108,8 @@ def _train(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
     report(f"first row, the loss on what stands in ⟦⟧: {checks['example'][:300]!r}")
 
     validation = Dataset.from_list(rows.validation) if rows.validation else None
-    trainer = method.make_trainer(recipe, run, model, tokenizer, Dataset.from_list(rows.train), validation)
+    with quantised.full_precision_adapters(model):
+        trainer = method.make_trainer(recipe, run, model, tokenizer, Dataset.from_list(rows.train), validation)
     trainer.attach(run, recipe, report)
     checkpoints = run.checkpoints()
     run.forget_metrics_after(int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0)
@@ -137,7 +141,7 @@ def _first_manifest(prepared: Prepared) -> dict[str, Any]:
         "dataset": {"id": prepared.version.id, "fingerprint": prepared.version.fingerprint},
         "model": {"name": prepared.model, "hash": models.model_hash(prepared.model)},
         "parent": {"run_id": parent.id, "weights": parent.manifest["weights"]} if parent else None,
-        "backend": "transformers, PEFT and TRL",
+        **asdict(prepared.means),
         "packages": {name: package_version(name) for name in PACKAGES},
         "hardware": _hardware(),
         "total_steps": 0,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from feedback.errors import UserError
 from feedback.files import content_hash, hash_file
+from training import quantised
 from training.recipe import Head, Recipe
 
 if TYPE_CHECKING:
@@ -86,12 +87,17 @@ def load_config(name: str) -> Any:
 
 
 def load_base(
-    name: str, precision: str = "auto", head: Head = "causal-lm", labels: Sequence[str] = ()
+    name: str,
+    precision: str = "auto",
+    head: Head = "causal-lm",
+    labels: Sequence[str] = (),
+    quantize: str | None = None,
 ) -> "PreTrainedModel":
     """The base model on the device at hand; seed before where its head is a new one, whose weights are drawn here.
 
     Args:
         labels: what a head of labels tells apart, in the order of its outputs.
+        quantize: nf4 for 4-bit weights.
 
     Raises:
         UserError: no such model, none with safetensors weights, or weights that lack a part.
@@ -99,14 +105,18 @@ def load_base(
     import torch
 
     load_config(name)
+    dtype = torch.bfloat16 if computes_in_bf16(precision) else torch.float32
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    four_bits = {"quantization_config": quantised.config(dtype), "device_map": {"": device}}
     try:
         with _quiet():
             model, found = _auto_class(head).from_pretrained(
                 name,
-                dtype=torch.bfloat16 if computes_in_bf16(precision) else torch.float32,
+                dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                **(four_bits if quantize == "nf4" else {}),
                 **_outputs(head, labels),
             )
     except (OSError, ValueError, RuntimeError) as error:
@@ -115,7 +125,10 @@ def load_base(
     missing = [key for key in sorted(found["missing_keys"]) if head == "causal-lm" or key.startswith(backbone)]
     if missing := [key for key in missing if ".pooler." not in key]:
         raise UserError(f"model {name!r}: its weights lack {', '.join(missing[:3])}, which would be left to chance")
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    if quantize == "nf4":
+        quantised.keep_as_loaded(model)
+        return model
+    return model.to(device)
 
 
 def computes_in_bf16(precision: str) -> bool:
@@ -179,15 +192,24 @@ def short_name(name: str) -> str:
 
 def checksums(model: "torch.nn.Module") -> dict[str, int]:
     """A checksum of the bits of every parameter, to show which of them training changed."""
+    sums: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        tensors = {name: parameter} | {f"{name}.{key}": t for key, t in quantised.constants(parameter).items()}
+        sums |= {key: _checksum(tensor) for key, tensor in tensors.items()}
+    return sums
+
+
+def _checksum(tensor: "torch.Tensor") -> int:
     import torch
 
-    sums = {}
-    for name, parameter in model.named_parameters():
-        bits = parameter.detach().contiguous().view(torch.uint8).flatten()
-        whole = bits[: len(bits) // 4 * 4].view(torch.int32)
+    bits = tensor.detach().contiguous().view(torch.uint8).flatten()
+    total = 0
+    # In parts: a large embedding as 64-bit integers would not fit beside the model.
+    for index, part in enumerate(bits[: len(bits) // 4 * 4].view(torch.int32).split(2**22)):
         # Weighting by position makes a swap of two values visible.
-        sums[name] = int((whole.long() * (torch.arange(len(whole), device=whole.device) % 65521 + 1)).sum())
-    return sums
+        positions = torch.arange(index, index + len(part), device=part.device) % 65521 + 1
+        total += int((part.long() * positions).sum())
+    return total
 
 
 def _pad_suggestion(tokenizer: "PreTrainedTokenizerBase") -> str:

@@ -12,9 +12,10 @@ from feedback import versions
 from feedback.errors import UserError
 from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
-from training import adapters, models, preflight, runs
+from training import adapters, means, memory, models, preflight, runs
 from training.batches import Lengths
 from training.config import Recipe, parse_recipe
+from training.means import Means
 from training.runs import Run
 
 DEFAULT_LENGTH = 1024
@@ -38,6 +39,7 @@ class Prepared:
     parent: Run | None
     config: Any
     tokenizer: Any
+    means: Means
 
     @property
     def max_length(self) -> int:
@@ -60,7 +62,7 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
 
     mistakes: list[str] = []
     values = dict(values)
-    parent = version = config = tokenizer = None
+    parent = version = config = tokenizer = used = None
     with _collecting(mistakes):
         parent = runs.find(workspace, values["parent"]) if values.get("parent") else None
         if parent is not None:
@@ -97,6 +99,8 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
             config = models.load_config(values["model"])
         if config is not None and recipe is not None:
             with _collecting(mistakes):
+                used = means.choose(recipe, config, place)
+            with _collecting(mistakes):
                 tokenizer = models.load_tokenizer(values["model"], recipe)
                 mistakes += models.tokenizer_mistakes(tokenizer, values["model"])
                 mistakes += preflight.check_agreement(tokenizer, config, values["model"])
@@ -115,7 +119,9 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
         raise UserError(*dict.fromkeys(mistakes))
     assert recipe is not None
     assert version is not None
-    return Prepared(recipe.model_copy(update={"dataset": version.id}), version, parent, config, tokenizer)
+    assert used is not None
+    recipe = recipe.model_copy(update={"dataset": version.id, "quantize": recipe.quantize or "none"})
+    return Prepared(recipe, version, parent, config, tokenizer, used)
 
 
 def _inherit(values: dict[str, Any], parent: Run, place: str) -> Iterator[str]:
@@ -125,6 +131,7 @@ def _inherit(values: dict[str, Any], parent: Run, place: str) -> Iterator[str]:
         values[key] = values.get(key) or inherited[key]
     if parent.tuning == "full" or values.get("tuning") == "full":
         return
+    values["quantize"] = values.get("quantize") or inherited.get("quantize")
     if values.get("lora") in (None, Recipe.model_fields["lora"].default.model_dump()):
         values["lora"] = inherited["lora"]
     elif values["lora"] != inherited["lora"]:
@@ -148,7 +155,7 @@ def encode(prepared: Prepared) -> Rows:
     validation, _ = _encode_split(method, prepared, "validation")
     checks = preflight.check_rows(recipe, prepared.tokenizer, train, lengths, prepared.max_length)
     sequences = preflight.sequences_at_once(recipe, train)
-    checks |= preflight.check_memory(recipe, prepared.config, prepared.max_length, sequences)
+    checks |= memory.check(recipe, prepared.config, prepared.max_length, sequences)
     return Rows(train, validation, checks)
 
 

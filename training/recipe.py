@@ -18,6 +18,12 @@ class Lora(Keys):
     r: int = Field(default=16, ge=1, le=1024, description="rank of the update (LoRA, arXiv 2106.09685)")
     alpha: float = Field(default=32, gt=0, description="the update is scaled by alpha / r")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the adapter's input")
+    dora: bool = Field(
+        default=False, description="train each weight's length apart from its direction (DoRA, arXiv 2402.09353)"
+    )
+    rslora: bool = Field(
+        default=False, description="scale by alpha / sqrt(r), which keeps large ranks learning (arXiv 2312.03732)"
+    )
     targets: Literal["attention-minimal", "attention", "all-linear"] | list[str] = Field(
         default="all-linear",
         description="attention-minimal (q, v), attention (q, v, o), all-linear (q, k, v, o, gate, up, down), or a list "
@@ -89,8 +95,21 @@ class Recipe(Keys):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
-        description="of the frozen base, or of the forward pass with tuning=full; auto: bf16 on a GPU that has it, "
-        "else fp32; what trains is kept in fp32",
+        description="of the frozen base, of computing with 4-bit weights, or of the forward pass with tuning=full; "
+        "auto: bf16 on a GPU that has it, else fp32; what trains is kept in fp32",
+    )
+    quantize: Literal["none", "nf4"] | None = Field(
+        default=None,
+        description="nf4: the frozen base in 4 bits, for less memory (QLoRA, arXiv 2305.14314); default: the parent's, "
+        "else none",
+    )
+    optimizer: Literal["adamw", "adamw-8bit", "paged-adamw", "paged-adamw-8bit"] = Field(
+        default="adamw",
+        description="8bit: its two moments in 8 bits (arXiv 2110.02861); paged: they move to the CPU's memory when the "
+        "GPU's is full",
+    )
+    backend: Literal["auto", "trl", "liger", "unsloth"] = Field(
+        default="auto", description="whose kernels; auto: unsloth or liger on a GPU where they are installed, else trl"
     )
     lora: Lora = Field(default=Lora(), description="the adapter; to go on with a parent's it must be the parent's")
     chat_template: str | None = Field(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training import adapters, models
+from training import adapters, models, quantised
 from training.prepare import Prepared
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ def load(prepared: Prepared) -> "PreTrainedModel | PeftModel":
     full = recipe.tuning == "full"
     # Before head and adapter are made: their initial weights are drawn from this seed.
     set_seed(recipe.seed)
-    # Steps at the usual learning rates are lost in bf16's eight bits, so weights that train are fp32.
-    model = models.load_base(prepared.model, "fp32" if full else recipe.precision, recipe.head)
+    model = _base(prepared)
     if recipe.head != "causal-lm":
         # What is read is the last token that is none.
         model.config.get_text_config().pad_token_id = prepared.tokenizer.pad_token_id
@@ -39,7 +38,7 @@ def load(prepared: Prepared) -> "PreTrainedModel | PeftModel":
 
 def count(model: "PreTrainedModel | PeftModel") -> tuple[int, int]:
     """How many parameters train, and how many there are."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    sizes = [(quantised.size(parameter), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
 
 
@@ -51,3 +50,33 @@ def save(model: "PreTrainedModel | PeftModel", folder: Path) -> None:
         model.save_pretrained(str(folder), selected_adapters=["default"])
     else:
         model.save_pretrained(str(folder))
+
+
+def _base(prepared: Prepared) -> "PreTrainedModel":
+    """The frozen base with the kernels of the run's backend."""
+    recipe = prepared.recipe
+    # Steps at the usual learning rates are lost in bf16's eight bits, so weights that train are fp32.
+    precision = "fp32" if recipe.tuning == "full" else recipe.precision
+    if prepared.means.backend == "unsloth":
+        import torch
+        from unsloth import FastLanguageModel
+
+        # By its exact name: Unsloth would take weights of its own that go by a similar one.
+        model, _ = FastLanguageModel.from_pretrained(
+            prepared.model,
+            max_seq_length=prepared.max_length,
+            dtype=torch.bfloat16 if models.computes_in_bf16(precision) else torch.float32,
+            load_in_4bit=recipe.quantize == "nf4",
+            use_gradient_checkpointing=recipe.gradient_checkpointing,
+            use_exact_model_name=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+        return model
+    model = models.load_base(prepared.model, precision, recipe.head, quantize=recipe.quantize)
+    if prepared.means.backend == "liger":
+        from transformers.integrations.liger import apply_liger_kernel
+
+        # Without its loss, which hides the logits that our losses and checks read.
+        apply_liger_kernel(model, {"fused_linear_cross_entropy": False})
+    return model

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
 
 from feedback.files import sync_tree
-from training import models, schedules
+from training import means, models, schedules
 from training.batches import first_sequence
 from training.layers import GradualUnfreezing, discriminate, trained_layers
 from training.models import checksums
@@ -39,6 +39,7 @@ def arguments(recipe: Recipe, run: Run) -> dict[str, Any]:
         "data_seed": recipe.seed,
         "learning_rate": recipe.learning_rate,
         "weight_decay": recipe.weight_decay,
+        "optim": means.OPTIMIZERS[means.optimizer(recipe)],
         "num_train_epochs": recipe.epochs,
         "max_steps": recipe.max_steps or -1,
         "per_device_train_batch_size": recipe.batch_size,

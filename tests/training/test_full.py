@@ -12,7 +12,7 @@ from feedback.errors import UserError
 from feedback.files import hash_folder
 from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
-from training import adapters, models, preflight
+from training import adapters, memory, models
 from training.config import load_recipe
 from training.launch import train
 from training.prepare import prepare
@@ -107,7 +107,7 @@ def test_memory_counts_every_weight_and_dpos_copy(tiny_model: Path) -> None:
 
     def needed(method: str, *keys: str) -> int:
         recipe = load_recipe(method, ["dataset=x", "batch_size=1", "precision=fp32", *keys])
-        return preflight.check_memory(recipe, config, 8, sequences=2)["memory_needed"]
+        return memory.check(recipe, config, 8, sequences=2)["memory_needed"]
 
     frozen = needed("sft", "lora.r=1", "lora.targets=[q_proj]")
     adapter = 2 * 1 * (32 + 32)
@@ -122,8 +122,8 @@ def test_too_little_memory_names_the_adapter_as_a_remedy(tiny_model: Path, monke
     free: Any = type("Memory", (), {"available": 1000})
     monkeypatch.setattr("psutil.virtual_memory", lambda: free)
     recipe = load_recipe("sft", ["dataset=x", "tuning=full"])
-    with pytest.raises(UserError, match=r"memory: .* or set gradient_checkpointing=true or tuning=lora"):
-        preflight.check_memory(recipe, models.load_config(str(tiny_model)), 64, sequences=8)
+    with pytest.raises(UserError, match=r"memory: .* or set gradient_checkpointing=true, or set tuning=lora"):
+        memory.check(recipe, models.load_config(str(tiny_model)), 64, sequences=8)
 
 
 def test_the_model_card_says_that_all_weights_were_trained(

@@ -1,0 +1,92 @@
+"""How much memory a step needs at its peak, estimated before anything is loaded."""
+
+from typing import TYPE_CHECKING, Any
+
+from feedback.errors import UserError
+from training import adapters, models, quantised
+from training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+# Of a trainable weight: itself, its gradient, and AdamW's two moments, which bitsandbytes keeps in 8 bits.
+FULL_STATE, SMALL_STATE = 4 + 4 + 8, 4 + 4 + 2
+
+
+def check(recipe: Recipe, config: Any, max_length: int, sequences: int) -> dict[str, Any]:
+    """Estimate the peak memory of a step, in bytes, and compare it with what is free.
+
+    Args:
+        sequences: in the largest batch.
+
+    Raises:
+        UserError: more than is free.
+    """
+    import psutil
+    import torch
+
+    needed = estimate(recipe, config, max_length, sequences)
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
+    if needed > free:
+        remedies = [
+            f"lower batch_size (now {recipe.batch_size}; gradient_accumulation keeps the product) "
+            f"or max_length (now {max_length})"
+        ]
+        remedies += [] if recipe.gradient_checkpointing else ["set gradient_checkpointing=true"]
+        if recipe.tuning == "full":
+            remedies.append("set tuning=lora")
+        elif recipe.quantize != "nf4":
+            remedies.append("set quantize=nf4")
+        raise UserError(
+            f"memory: a step needs about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free; "
+            + ", or ".join(remedies)
+        )
+    return {"memory_needed": needed, "memory_free": free}
+
+
+def estimate(recipe: Recipe, config: Any, max_length: int, sequences: int) -> int:
+    """Bytes that a step needs at its peak: weights, what trains with its optimiser, activations and logits.
+
+    What trains is kept in fp32; where that is all weights, DPO has a frozen copy of them. The activations that are kept
+    for the backward pass are those of Korthikanti et al. (arXiv 2205.05198, section 4.1): about 34 bytes for each
+    token, layer and hidden unit at two bytes a value.
+    """
+    model = models.skeleton(config, recipe.head)
+    width = 2 if models.computes_in_bf16(recipe.precision) else 4
+    state = SMALL_STATE if recipe.optimizer.endswith("8bit") else FULL_STATE
+    if recipe.tuning == "full":
+        copies = 4 if recipe.method == "dpo" else 0
+        weights = sum(parameter.numel() for parameter in model.parameters()) * (state + copies)
+    else:
+        weights = _frozen(recipe, model, width) + _adapter_size(recipe, model) * state
+    tokens = sequences * max_length
+    layers = 2 if recipe.gradient_checkpointing else config.num_hidden_layers
+    activations = 17 * width * tokens * layers * config.hidden_size
+    logits = 2 * 4 * tokens * config.vocab_size if recipe.head == "causal-lm" else 0
+    return int(weights + activations + logits)
+
+
+def _adapter_size(recipe: Recipe, model: "PreTrainedModel") -> int:
+    linear = adapters.linear_layers(model)
+    targets = adapters.lora_targets(recipe.lora, linear)
+    adapted = [layer for path, layer in linear.items() if any(path == t or path.endswith(f".{t}") for t in targets)]
+    # A rank-r update of an m x n weight has r (m + n) parameters.
+    return sum(recipe.lora.r * sum(p.shape) for layer in adapted for p in layer.parameters() if p.dim() == 2)
+
+
+def _frozen(recipe: Recipe, model: "PreTrainedModel", width: int) -> float:
+    """Bytes of a base that does not train."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if recipe.quantize != "nf4":
+        return parameters * width
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    kept = set(get_keys_to_not_convert(model))
+    sizes = [_size(layer) for path, layer in adapters.linear_layers(model).items() if path not in kept]
+    # One weight at a time is brought back to full width.
+    return (parameters - sum(sizes)) * width + sum(sizes) * quantised.BYTES_PER_WEIGHT + max(sizes) * width
+
+
+def _size(layer: "torch.nn.Module") -> int:
+    return sum(weight.numel() for name, weight in layer.named_parameters() if name == "weight")
