@@ -87,8 +87,8 @@ def demonstration_rows(
 
 def pair_rows(
     tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Mapping[str, Any]], max_length: int
-) -> tuple[list[dict[str, list[int]]], Lengths]:
-    """Pairs as `prompt_ids`, `chosen_ids` and `rejected_ids`; dropped and truncated as demonstrations are."""
+) -> tuple[list[dict[str, Any]], Lengths]:
+    """Pairs as `prompt_ids`, `chosen_ids`, `rejected_ids` and their `probability`, cut as demonstrations are."""
     encoded, lengths = [], Lengths()
     for row in rows:
         prompt, chosen = encode(tokenizer, row["prompt"], row["chosen"])
@@ -99,7 +99,8 @@ def pair_rows(
             lengths.dropped += 1
             continue
         lengths.truncated += max(len(chosen), len(rejected)) > room
-        encoded.append({"prompt_ids": prompt, "chosen_ids": chosen[:room], "rejected_ids": rejected[:room]})
+        ids = {"prompt_ids": prompt, "chosen_ids": chosen[:room], "rejected_ids": rejected[:room]}
+        encoded.append({**ids, "probability": row["probability"]})
     return encoded, lengths
 
 

@@ -120,4 +120,5 @@ def _mistake(details: ErrorDetails, kind: type[Recipe], place: str) -> str:
         return f"recipe {place}: {key}: missing; add {key}=..."
     if key == "lora.targets":
         return f"recipe {place}: {key}: {value!r} is neither a preset ({', '.join(PRESETS)}) nor a list of module names"
-    return f"recipe {place}: {key}: {value!r} is not allowed ({details['msg'].removeprefix('Input ')})"
+    reason = details["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    return f"recipe {place}: {key}: {value!r} is not allowed ({reason})"

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 # What a model ends in: next words, one score, or one number for each label of a classifier.
 Head = Literal["causal-lm", "score", "labels"]
@@ -146,11 +146,57 @@ class DPORecipe(Recipe):
     method: Literal["dpo"] = Field(default="dpo", description="direct preference optimisation")
     learning_rate: float = _learning_rate(lora=5e-5, full=1e-6)
     beta: float = Field(default=0.1, gt=0, description="how strongly the policy is held to its reference")
+    loss: Literal[
+        "sigmoid",
+        "sigmoid_norm",
+        "hinge",
+        "ipo",
+        "robust",
+        "exo_pair",
+        "nca_pair",
+        "bco_pair",
+        "sppo_hard",
+        "aot",
+        "aot_unpaired",
+        "apo_zero",
+        "apo_down",
+        "discopop",
+    ] = Field(
+        default="sigmoid",
+        description="sigmoid (DPO), sigmoid_norm (by length), hinge, ipo, robust, exo_pair, nca_pair, bco_pair, "
+        "sppo_hard, aot, aot_unpaired, apo_zero, apo_down or discopop; training/losses.py names the papers",
+    )
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=0.5,
+        validate_default=True,
+        description="share of labels taken to be wrong, by robust (e.g. 0.1), exo_pair (1e-3), aot and aot_unpaired",
+    )
+    soft_labels: bool = Field(default=True, validate_default=True, description=SOFT_LABELS)
     sft_weight: float = Field(
         default=0.0,
         ge=0,
         description="weight of the chosen answers' SFT loss, which keeps their probability from falling",
     )
+
+    @field_validator("label_smoothing")
+    @classmethod
+    def _smoothing_of_a_loss_that_has_it(cls, value: float, info: ValidationInfo) -> float:
+        loss = info.data.get("loss")
+        if value and loss not in (None, "robust", "exo_pair", "aot", "aot_unpaired"):
+            raise ValueError(f"loss={loss} has none; it takes each pair's own probability")
+        if not value and loss == "exo_pair":
+            raise ValueError("loss=exo_pair needs some, e.g. 1e-3")
+        return value
+
+    @field_validator("soft_labels")
+    @classmethod
+    def _no_soft_labels_where_pairs_are_sorted(cls, value: bool, info: ValidationInfo) -> bool:
+        loss = info.data.get("loss")
+        if value and loss in ("aot", "aot_unpaired"):
+            raise ValueError(f"loss={loss} compares batches and not pairs; set soft_labels=false")
+        return value
 
 
 class RewardRecipe(Recipe):

@@ -65,11 +65,12 @@ def test_rows_are_cut_at_the_limit_and_counted(tiny_model: Path) -> None:
     tokenizer = models.load_tokenizer(str(tiny_model))
     prompt_length = len(encode(tokenizer, PROMPT, "x")[0])
     rows = [
-        {"prompt": PROMPT, "chosen": "four", "rejected": "a very long answer indeed"},
-        {"prompt": [{"role": "user", "content": "long " * 50}], "chosen": "a", "rejected": "b"},
+        {"prompt": PROMPT, "chosen": "four", "rejected": "a very long answer indeed", "probability": 0.75},
+        {"prompt": [{"role": "user", "content": "long " * 50}], "chosen": "a", "rejected": "b", "probability": 1.0},
     ]
     encoded, lengths = pair_rows(tokenizer, rows, prompt_length + 6)
     assert len(encoded) == 1
     assert (lengths.rows, lengths.truncated, lengths.dropped) == (2, 1, 1)
     assert tokenizer.decode(encoded[0]["chosen_ids"]) == "four<|end|>"
     assert len(encoded[0]["rejected_ids"]) == 6
+    assert encoded[0]["probability"] == 0.75

@@ -50,3 +50,16 @@ def test_the_shipped_recipe_is_what_the_code_documents(method: str) -> None:
 
 def test_every_shipped_recipe_is_a_method() -> None:
     assert {path.stem for path in RECIPES.glob("*.yaml")} == set(METHODS)
+
+
+def test_keys_that_contradict_the_loss_are_refused() -> None:
+    for overrides, words in (
+        (["label_smoothing=0.1"], "0.1 is not allowed (loss=sigmoid has none; it takes each pair's own probability)"),
+        (["loss=exo_pair"], "label_smoothing: 0.0 is not allowed (loss=exo_pair needs some, e.g. 1e-3)"),
+        (["loss=aot"], "soft_labels: True is not allowed (loss=aot compares batches and not pairs; set soft_labels="),
+    ):
+        with pytest.raises(UserError) as caught:
+            load_recipe("dpo", ["dataset=x", *overrides])
+        assert len(caught.value.lines) == 1
+        assert words in caught.value.lines[0]
+    assert load_recipe("dpo", ["dataset=x", "loss=robust", "label_smoothing=0.1"]).label_smoothing == 0.1
