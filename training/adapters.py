@@ -12,28 +12,17 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-# Names of the same projections in different architectures.
+# What a layer does, by the end of its name in one architecture or another; the longest end that fits decides.
 ROLES = {
-    "q": {"q_proj", "query", "q_lin", "wq", "Wqkv", "c_attn", "query_key_value", "qkv_proj"},
-    "k": {"k_proj", "key", "k_lin", "wk"},
-    "v": {"v_proj", "value", "v_lin", "wv"},
-    "o": {"o_proj", "out_proj", "out_lin", "wo", "dense", "c_proj"},
-    "mlp": {
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-        "gate_up_proj",
-        "fc1",
-        "fc2",
-        "lin1",
-        "lin2",
-        "c_fc",
-        "wi",
-        "dense_h_to_4h",
-    },
+    "q": "q_proj query q_lin wq Wqkv c_attn query_key_value qkv_proj",
+    "k": "k_proj key k_lin wk",
+    "v": "v_proj value v_lin wv",
+    "o": "o_proj self_attn.out_proj attn.out_proj attention.out_proj out_lin wo attn.Wo attn.c_proj attention.output.dense attention.dense self_attention.dense "
+    "self_attn.dense",
+    "mlp": "gate_proj up_proj down_proj gate_up_proj fc1 fc2 fc_in fc_out lin1 lin2 c_fc mlp.c_proj Wi mlp.Wo "
+    "intermediate.dense output.dense dense_h_to_4h dense_4h_to_h",
+    "head": "lm_head embed_out score classifier classifier.out_proj classifier.dense pooler.dense",
 }
-# Heads are trained whole, or stay as they are.
-HEADS = {"lm_head", "embed_out", "score", "classifier"}
 TASK_TYPES: dict[Head, str] = {"causal-lm": "CAUSAL_LM", "score": "SEQ_CLS", "labels": "SEQ_CLS"}
 PRESET_ROLES = {
     "attention-minimal": ("q", "v"),
@@ -59,21 +48,25 @@ def lora_targets(lora: Lora, linear: Iterable[str]) -> list[str]:
     Raises:
         UserError: a target matches nothing; the line lists what exists.
     """
-    leaves = sorted({path.rsplit(".", 1)[-1] for path in linear} - HEADS)
+    roles = {path: _role(path) for path in linear}
     found: list[str]
     missing: list[str]
     if isinstance(lora.targets, str):
-        wanted = set().union(*(ROLES[role] for role in PRESET_ROLES[lora.targets]))
-        found = [leaf for leaf in leaves if leaf in wanted]
+        found = sorted({end for end, role in roles.values() if role in PRESET_ROLES[lora.targets]})
         missing = [] if found else [lora.targets]
     else:
         found = list(lora.targets)
         missing = [t for t in lora.targets if not any(path == t or path.endswith(f".{t}") for path in linear)]
     if missing:
-        raise UserError(
-            *(f"lora.targets: {name!r} matches no layer; there are {', '.join(leaves)}" for name in missing)
-        )
+        there = sorted({path.rsplit(".", 1)[-1] for path, (_, role) in roles.items() if role != "head"})
+        raise UserError(*(f"lora.targets: {name!r} matches no layer; there are {', '.join(there)}" for name in missing))
     return found
+
+
+def _role(path: str) -> tuple[str, str]:
+    """The end of a layer's name that says what it does, and that; the role is empty where none is known."""
+    ends = [(end, role) for role, names in ROLES.items() for end in names.split() if f".{path}".endswith(f".{end}")]
+    return max(ends, key=lambda fit: len(fit[0]), default=("", ""))
 
 
 def freeze_but_targets(model: "PreTrainedModel", lora: Lora) -> None:

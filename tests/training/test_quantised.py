@@ -11,7 +11,6 @@ from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
 from training import adapters, models
 from training.launch import resume, train
-from training.recipe import Lora
 from training.runs import Run
 from training.trainer import Metrics
 
@@ -145,13 +144,3 @@ def test_moments_in_eight_bits_go_on_after_a_stop_as_if_there_had_been_none(
     resume(workspace, stopped.id, quiet)
     name = "adapter_model.safetensors"
     assert whole.manifest["weights"][name] == stopped.manifest["weights"][name]
-
-
-def test_an_adapter_with_dora_and_rslora_is_made_as_asked(tiny_model: Path) -> None:
-    model = models.load_base(str(tiny_model))
-    adapted = adapters.add_adapter(model, Lora(r=4, alpha=8, dora=True, rslora=True))
-    layer = adapted.base_model.model.model.layers[0].self_attn.q_proj
-    assert layer.scaling["default"] == 8 / 4**0.5
-    lengths = layer.lora_magnitude_vector["default"].weight
-    assert torch.allclose(lengths, layer.base_layer.weight.norm(dim=1))
-    assert lengths.requires_grad
