@@ -34,7 +34,8 @@ def stream_pair(
     """Both answers to one conversation as they grow, each what its side alone would give.
 
     Args:
-        sides: on one PeftModel both rows are decoded in one batch; two models take turns, token by token.
+        sides: on one PeftModel both rows are decoded in one batch; two models, or adapters that no batch can mix, take
+            turns, token by token.
         messages: the conversation, ending with the user.
         stop: asked after each token; True ends both answers where they are, as closing the generator does.
 
@@ -42,7 +43,7 @@ def stream_pair(
         UserError: the conversation leaves no room for an answer in the model's context.
     """
     prompts = [encode_prompt(side, messages) for side in sides]
-    decode = _together if sides[0].model is sides[1].model else _in_turn
+    decode = _together if _can_share_a_batch(sides) else _in_turn
     rows = [_Row(side) for side in sides]
     with closing(decode(sides, prompts, sampling, stop)) as steps:
         for step in steps:
@@ -252,6 +253,12 @@ def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
+
+
+def _can_share_a_batch(sides: tuple[Side, Side]) -> bool:
+    """Whether the sides have one backbone, and adapters whose rows PEFT can mix, which it can't with DoRA."""
+    dora = any(config.use_dora for config in getattr(sides[0].model, "peft_config", {}).values())
+    return sides[0].model is sides[1].model and not dora
 
 
 @contextmanager

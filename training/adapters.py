@@ -17,8 +17,8 @@ ROLES = {
     "q": "q_proj query q_lin wq Wqkv c_attn query_key_value qkv_proj",
     "k": "k_proj key k_lin wk",
     "v": "v_proj value v_lin wv",
-    "o": "o_proj self_attn.out_proj attn.out_proj attention.out_proj out_lin wo attn.Wo attn.c_proj attention.output.dense attention.dense self_attention.dense "
-    "self_attn.dense",
+    "o": "o_proj self_attn.out_proj attn.out_proj attention.out_proj out_lin wo attn.Wo attn.c_proj self_attn.dense "
+    "attention.output.dense attention.dense self_attention.dense",
     "mlp": "gate_proj up_proj down_proj gate_up_proj fc1 fc2 fc_in fc_out lin1 lin2 c_fc mlp.c_proj Wi mlp.Wo "
     "intermediate.dense output.dense dense_h_to_4h dense_4h_to_h",
     "head": "lm_head embed_out score classifier classifier.out_proj classifier.dense pooler.dense",

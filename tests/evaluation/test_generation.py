@@ -30,7 +30,7 @@ def tokenizer(tiny_model: Path) -> Any:
     return AutoTokenizer.from_pretrained(tiny_model)
 
 
-def make_sides(tokenizer: Any, seed: int) -> tuple[Side, Side]:
+def make_sides(tokenizer: Any, seed: int, dora: bool = False) -> tuple[Side, Side]:
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -50,7 +50,7 @@ def make_sides(tokenizer: Any, seed: int) -> tuple[Side, Side]:
     )
     base = LlamaForCausalLM(config)
     targets = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
-    model = get_peft_model(base, LoraConfig(r=4, target_modules=targets, init_lora_weights=False)).eval()
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=targets, init_lora_weights=False, use_dora=dora)).eval()
     return Side("base", model, tokenizer, model.disable_adapter), Side("tuned", model, tokenizer, nullcontext)
 
 
@@ -72,9 +72,9 @@ def never() -> bool:
     return False
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_each_side_says_what_it_says_alone(tokenizer: Any, seed: int) -> None:
-    sides = make_sides(tokenizer, seed)
+@pytest.mark.parametrize(("seed", "dora"), [*((seed, False) for seed in range(6)), (0, True)])
+def test_each_side_says_what_it_says_alone(tokenizer: Any, seed: int, dora: bool) -> None:
+    sides = make_sides(tokenizer, seed, dora)
     expected = [side.tokenizer.decode(alone(side, QUESTION, 60), skip_special_tokens=True) for side in sides]
     assert expected[0] != expected[1]
     assert list(list(stream_pair(sides, QUESTION, LONG, never))[-1]) == expected
