@@ -5,12 +5,12 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from evaluation.hallucination import closed_book
+from evaluation.task_sources import SHARED_DATA, TaskSource
+from feedback.errors import UserError
 from feedback.files import content_hash
-
-TASKS = Path(__file__).parent / "tasks"
 
 
 @dataclass(frozen=True)
@@ -21,27 +21,6 @@ class Side:
     model: Any
     tokenizer: Any
     active: Callable[[], AbstractContextManager[Any]]
-
-
-@dataclass(frozen=True)
-class TaskSource:
-    """A task of evaluation/tasks with the file that its items come from."""
-
-    name: str
-    kind: str
-    data: Path
-
-    def config(self) -> dict[str, Any]:
-        """The YAML task under this name, reading this file."""
-        from lm_eval.tasks._yaml_loader import load_yaml
-
-        config = load_yaml(TASKS / f"{self.kind}.yaml")
-        return {**config, "task": self.name, "dataset_kwargs": {"data_files": {"test": str(self.data)}}}
-
-    @property
-    def metrics(self) -> dict[str, bool]:
-        """The task's metrics in order, and whether a higher value is better."""
-        return {entry["metric"]: entry["higher_is_better"] for entry in self.config()["metric_list"]}
 
 
 @dataclass(frozen=True)
@@ -56,43 +35,77 @@ class Answer:
     metrics: dict[str, float]
 
 
+def load_task(task: TaskSource) -> dict[str, Any]:
+    """A task with its data, as lm-eval's evaluator takes it.
+
+    Raises:
+        UserError: the data can't be read, or is not to be had from the hub.
+    """
+    from lm_eval.tasks import TaskManager
+
+    try:
+        return TaskManager(include_defaults=False).load([task.config])
+    except Exception as error:
+        # Whatever datasets, pyarrow or the hub's client make of a file that is no JSON, or of no network.
+        reason = " ".join(str(error).split())[:300]
+        if task.data is not None:
+            raise UserError(f"task {task.name}: {task.data} can't be read as its data ({reason})") from error
+        key = SHARED_DATA.get(task.kind, task.kind)
+        raise UserError(
+            f"task {task.name}: {task.config['dataset_path']} is not to be had from the hub ({reason}); name a local "
+            f"copy in veritune.toml, under [evaluation.data]: {key} = FILE"
+        ) from error
+
+
 def run_task(side: Side, task: TaskSource, limit: int | None, batch_size: int) -> list[Answer]:
     """Ask one model every item of a task.
 
     Args:
         limit: take the first so many items only.
         batch_size: items in one forward pass.
+
+    Raises:
+        UserError: its data is not to be had.
     """
     import lm_eval
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
 
     # It warns that it was given a loaded model, which is the point.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    loaded = load_task(task)
     with side.active():
         lm = HFLM(pretrained=side.model, tokenizer=side.tokenizer, batch_size=batch_size, truncation=True)
+        for each in loaded["tasks"].values():
+            if task.config["output_type"] == "generate_until" and lm.max_gen_toks >= lm.max_length:
+                # lm-eval refuses a pocket model, whose context is no longer than what it lets models say.
+                each.set_config("generation_kwargs", {"max_gen_toks": lm.max_length // 4}, update=True)
         # Not simple_evaluate: it lists this machine's packages and asks git for a commit, for us to throw away.
         output = lm_eval.evaluate(
             lm=lm,
-            task_dict=TaskManager(include_defaults=False).load([task.config()]),
+            task_dict=loaded,
             limit=limit,
-            # The preferences task brings prompts that are rendered already.
-            apply_chat_template=task.kind != "preferences",
+            # lm-eval's tasks are asked as lm-eval asks them, and preferences bring prompts that are rendered already.
+            apply_chat_template=task.kind == "closed_book",
             bootstrap_iters=0,
         )
-        samples = sorted(output["samples"][task.name], key=lambda sample: sample["doc_id"])
-        generated = task.config()["output_type"] == "generate_until"
-        confidences = _confidences(lm, samples) if generated else [None] * len(samples)
+        by_item: dict[int, dict[str, dict[str, Any]]] = {}
+        for sample in output["samples"][task.name]:
+            by_item.setdefault(sample["doc_id"], {})[sample["filter"]] = sample
+        items = [by_item[number] for number in sorted(by_item)]
+        generated = task.config["output_type"] == "generate_until"
+        texts = [_text(item) if generated else _preferred(next(iter(item.values()))) for item in items]
+        first = [next(iter(item.values())) for item in items]
+        confidences = _confidences(lm, first, texts) if task.graded else [None] * len(items)
     return [
         Answer(
             doc=sample["doc"],
             doc_hash=sample["doc_hash"],
             prompt=sample["arguments"][0][0],
-            text=str(sample["filtered_resps"][0]) if generated else _preferred(sample),
+            text=text,
             confidence=confidence,
-            metrics={name: float(sample[name]) for name in task.metrics},
+            metrics=_metrics(task, item, text),
         )
-        for sample, confidence in zip(samples, confidences, strict=True)
+        for item, sample, text, confidence in zip(items, first, texts, confidences, strict=True)
     ]
 
 
@@ -101,14 +114,35 @@ def samples_hash(answers: Sequence[Answer]) -> str:
     return content_hash([answer.doc_hash for answer in answers])
 
 
-def _confidences(lm: Any, samples: Sequence[dict[str, Any]]) -> list[float]:
+def _metrics(task: TaskSource, item: dict[str, dict[str, Any]], text: str) -> dict[str, float]:
+    """An item's metrics under the names that the task gives them."""
+    several = len(task.filters) > 1
+    found = {
+        f"{name},{filter_}" if several else name: float(sample[name])
+        for filter_, sample in item.items()
+        for name in sample["metrics"]
+    }
+    if task.kind == "nq_open":
+        answers = next(iter(item.values()))["doc"]["answer"]
+        found |= closed_book.process_results({"answers": answers}, [text])
+    return {name: found[name] for name in task.metrics}
+
+
+def _confidences(lm: Any, samples: Sequence[dict[str, Any]], texts: Sequence[str]) -> list[float]:
     """Probability of each generated answer given its prompt."""
     from lm_eval.api.instance import Instance
 
     requests = [
-        Instance("loglikelihood", s["doc"], (s["arguments"][0][0], s["filtered_resps"][0] or " "), 0) for s in samples
+        Instance("loglikelihood", s["doc"], (s["arguments"][0][0], text or " "), 0)
+        for s, text in zip(samples, texts, strict=True)
     ]
     return [min(1.0, math.exp(logprob)) for logprob, _ in lm.loglikelihood(requests, disable_tqdm=True)]
+
+
+def _text(item: dict[str, dict[str, Any]]) -> str:
+    """What was generated: as the one filter leaves it, or as it came where several look for different things in it."""
+    (sample, *others) = item.values()
+    return str(sample["resps"][0][0] if others else sample["filtered_resps"][0])
 
 
 def _preferred(sample: dict[str, Any]) -> str:

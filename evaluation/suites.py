@@ -1,6 +1,5 @@
 """`eval`: which tasks a suite asks, on which two models, and the report that comes of it."""
 
-import json
 import platform
 import shlex
 import sys
@@ -14,20 +13,20 @@ from pydantic import ValidationError
 from evaluation import lineage
 from evaluation.gate import Condition, require_metrics
 from evaluation.hallucination.closed_book import grade
-from evaluation.harness import Answer, Side, TaskSource, run_task, samples_hash
+from evaluation.harness import Answer, Side, load_task, run_task, samples_hash
 from evaluation.report import write_report
 from evaluation.results import Outcome, Results, Sample, Task, count_flips, write_results, write_samples
 from evaluation.sides import load_sides
 from evaluation.statistics import Comparison, compare, with_holm
+from evaluation.task_sources import SUITES, TaskSource, named_source
 from feedback import versions
 from feedback.errors import UserError
 from feedback.files import atomic_folder, canonical_json, write_atomic
 from feedback.schema import Message, Record, prompt_key
-from feedback.workspace import Workspace
+from feedback.workspace import SETTINGS_FILE, Workspace
 from training import batches, runs
 from training.runs import Run
 
-SUITES = ("quick",)
 PACKAGES = ("veritune", "lm-eval", "torch", "transformers", "peft")
 
 
@@ -48,6 +47,7 @@ def evaluate(
     batch_size: int = 32,
     report: Callable[[str], None] = print,
     conditions: Sequence[Condition] = (),
+    tasks: Sequence[str] = (),
 ) -> Results:
     """Compare a run with its base, or with another run, on the same items, and write the report.
 
@@ -57,6 +57,7 @@ def evaluate(
         limit: take the first so many items of each task only.
         report: takes the lines that a person at the screen reads.
         conditions: what will be asked of the figures; one that none of them can answer is a mistake.
+        tasks: further tasks by name, ours or lm-eval's.
 
     Raises:
         UserError: no such run or suite, nothing to ask, or a training that changes nothing.
@@ -68,14 +69,20 @@ def evaluate(
     base, tuned = load_sides(tuned_run, base_run)
     report_id = _next_id(workspace)
     with atomic_folder(workspace.reports / report_id) as folder:
-        tasks = _tasks(workspace, tuned_run, tuned.tokenizer, folder)
-        require_metrics(conditions, {task.name: list(task.metrics) for task in tasks})
+        asked = _own_tasks(workspace, tuned_run, tuned.tokenizer, folder)
+        asked += _named_tasks(workspace, suite, tasks, folder)
+        if not asked:
+            raise UserError(
+                f"nothing to ask: {workspace.root / SETTINGS_FILE} names no evaluation.questions, "
+                f"{tuned_run.manifest['dataset']['id']} has no pairs in its test split, and no --task was named"
+            )
+        require_metrics(conditions, {task.name: list(task.metrics) for task in asked})
         if against != target:
-            _require_difference(base, tuned, tasks[0])
+            _require_difference(base, tuned, asked[0])
         samples: list[Sample] = []
         comparisons: list[Comparison | None] = []
         described: dict[str, Task] = {}
-        for task in tasks:
+        for task in asked:
             sides = []
             for side in (base, tuned):
                 report(f"{task.name}: asking {side.name}")
@@ -87,9 +94,9 @@ def evaluate(
                 of_base, of_tuned = ([answer.metrics[metric] for answer in side] for side in sides)
                 comparisons.append(compare(task.name, metric, of_base, of_tuned, clusters, higher_is_better))
             described[task.name] = Task(
-                version=str(task.config()["metadata"]["version"]),
+                version=task.version,
                 n=len(rows),
-                source=task.data.name if task.data.is_relative_to(folder) else str(task.data),
+                source=_source(task, folder),
                 samples_hash=samples_hash(sides[0]),
             )
         results = Results(
@@ -119,7 +126,7 @@ def _finished(workspace: Workspace, run_id: str) -> Run:
     return run
 
 
-def _tasks(workspace: Workspace, run: Run, tokenizer: Any, folder: Path) -> list[TaskSource]:
+def _own_tasks(workspace: Workspace, run: Run, tokenizer: Any, folder: Path) -> list[TaskSource]:
     """The workspace's own held-out questions, and the held-out pairs of the run's dataset."""
     tasks = [TaskSource(path.stem, "closed_book", path) for path in _question_files(workspace)]
     version = versions.load(workspace, run.manifest["dataset"]["id"])
@@ -128,12 +135,32 @@ def _tasks(workspace: Workspace, run: Run, tokenizer: Any, folder: Path) -> list
         path = folder / "preferences.jsonl"
         write_atomic(path, "".join(canonical_json(_rendered(tokenizer, row)) + "\n" for row in pairs))
         tasks.append(TaskSource("preferences", "preferences", path))
-    if not tasks:
-        raise UserError(
-            f"nothing to ask: {workspace.root / 'veritune.toml'} names no evaluation.questions, "
-            f"and {version.id} has no pairs in its test split"
-        )
     return tasks
+
+
+def _named_tasks(workspace: Workspace, suite: str, named: Sequence[str], folder: Path) -> list[TaskSource]:
+    """The suite's tasks and those that were named, each with its data at hand.
+
+    Raises:
+        UserError: there is no such task, or its data is not to be had; a line for each.
+    """
+    settings, found = workspace.settings.evaluation, []
+    mistakes: list[str] = []
+    for name in dict.fromkeys([*SUITES[suite], *(settings.tasks if suite == "full" else ()), *named]):
+        try:
+            found.append(named_source(name, settings.data, workspace.root, folder))
+            load_task(found[-1])
+        except UserError as error:
+            mistakes += error.lines
+    if mistakes:
+        raise UserError(*mistakes)
+    return found
+
+
+def _source(task: TaskSource, folder: Path) -> str:
+    if task.data is None:
+        return str(task.config["dataset_path"])
+    return task.data.name if task.data.is_relative_to(folder) else str(task.data)
 
 
 def _question_files(workspace: Workspace) -> list[Path]:
@@ -171,8 +198,8 @@ def _sample(task: TaskSource, base: Answer, tuned: Answer) -> Sample:
     doc = base.doc
     reference: tuple[str, ...] | None = None
     outcomes: tuple[Outcome | None, Outcome | None] = (None, None)
-    if task.kind == "closed_book":
-        reference = tuple(doc["answers"])
+    if task.graded:
+        reference = tuple(doc["answers" if task.kind == "closed_book" else "answer"])
         outcomes = (grade(base.text, reference), grade(tuned.text, reference))
     return Sample(
         task=task.name,
@@ -200,8 +227,9 @@ def _require_difference(base: Side, tuned: Side, task: TaskSource) -> None:
     """
     import torch
 
-    row = json.loads(task.data.read_text().split("\n", 1)[0])
-    question = [{"role": "user", "content": row.get("prompt") or row["question"]}]
+    (loaded,) = load_task(task)["tasks"].values()
+    row = next(iter(loaded.eval_docs))
+    question = [{"role": "user", "content": row.get("prompt") or row.get("question") or "?"}]
     text, _ = batches.render(tuned.tokenizer, question, "")
     logits = []
     for side in (base, tuned):

@@ -25,6 +25,8 @@ class EvaluationSettings(BaseModel):
         default=[],
         description="JSONL or CSV files of further questions that no row of a dataset may give away",
     )
+    tasks: list[str] = Field(default=[], description="tasks of lm-eval's that the full suite asks besides its own")
+    data: dict[str, str] = Field(default={}, description="local copies of tasks' data, by task; otherwise the hub's")
 
 
 class ArgillaSettings(BaseModel):
@@ -101,6 +103,15 @@ TEMPLATE = """\
 questions = []
 # Further questions, JSONL or CSV, that no row of a dataset may give away, e.g. those of a benchmark.
 # decontaminate = []
+# What `veritune eval --suite full` asks besides its own tasks: any of lm-eval's, by name.
+# tasks = ["hellaswag"]
+
+[evaluation.data]
+# Local copies of what the suites `truthful` and `full` ask; what is not named here comes from the hub.
+# truthfulqa = "TruthfulQA.csv"
+# halueval = "qa_data.jsonl"
+# nq_open = "NQ-open.dev.jsonl"
+# gsm8k = "gsm8k"    # a folder with train.jsonl and test.jsonl
 """
 
 

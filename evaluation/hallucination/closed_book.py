@@ -13,6 +13,10 @@ from evaluation.hallucination.matching import matches
 
 Outcome = Literal["correct", "incorrect", "abstained"]
 THRESHOLDS = (0.5, 0.75, 0.9)
+# What `process_results` gives, and whether a higher value is better.
+METRICS = {"accuracy": True, "hallucination_rate": False, "abstention_rate": False} | {
+    f"score@{threshold:g}": True for threshold in THRESHOLDS
+}
 
 
 def grade(answer: str, references: Sequence[str]) -> Outcome:

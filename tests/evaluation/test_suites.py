@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evaluation.harness import TaskSource, run_task
+from evaluation.harness import run_task
 from evaluation.results import read_results, read_samples
 from evaluation.sides import load_sides
 from evaluation.suites import evaluate
+from evaluation.task_sources import TaskSource
 from feedback.errors import UserError
 from feedback.files import hash_folder
 from feedback.versions import DatasetVersion

@@ -26,7 +26,13 @@ def evaluate(
     against: Annotated[
         str | None, typer.Option(help="Id of another run on the same base; default: the base itself.")
     ] = None,
-    suite: Annotated[str, typer.Option(help="Which tasks to ask.")] = "quick",
+    suite: Annotated[
+        str,
+        typer.Option(help="quick: the workspace's own questions; truthful: benchmarks too; full: more of them."),
+    ] = "quick",
+    task: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A further task: one of lm-eval's, or of evaluation/tasks.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many items of each task only.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Items in one forward pass.")] = 32,
     fail_if: Annotated[
@@ -42,7 +48,7 @@ def evaluate(
     from evaluation.suites import evaluate
 
     workspace, conditions = current_workspace(), parse_conditions(fail_if or [])
-    results = evaluate(workspace, target, against, suite, limit, batch_size, say, conditions)
+    results = evaluate(workspace, target, against, suite, limit, batch_size, say, conditions, task or [])
     if as_json:
         print_json(results.model_dump(mode="json"))
     else:
