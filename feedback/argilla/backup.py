@@ -1,96 +1,39 @@
 """A backup of the labelling projects as one file, and back into Argilla.
 
 Argilla's own export turns submitted answers into drafts. This one keeps each response with its rater, status and times.
-The file is gzipped JSON, a line for each thing: what the backup is, who may label, then each project followed by its
-records, and at the end how many there were. It holds no password and no key.
 """
 
 import gzip
 import io
 import secrets
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-
+from feedback.argilla.backup_file import (
+    VERSION,
+    AnyLine,
+    End,
+    Head,
+    Marker,
+    ProjectLine,
+    RaterLine,
+    RecordLine,
+    ResponseLine,
+    parts,
+    read,
+)
 from feedback.argilla.connection import Connection, connect
 from feedback.argilla.progress import Progress
-from feedback.argilla.project import LAYOUT, MARKER, Plan, Project, find_projects, make_project, marked_datasets
+from feedback.argilla.project import MARKER, Plan, Project, find_projects, make_project, marked_datasets
 from feedback.argilla.raters import join_workspace, make_user, members
 from feedback.argilla.records import batches, listed, send
 from feedback.database import Database
 from feedback.errors import UserError
 from feedback.files import write_atomic
-from feedback.schema import Status
 from feedback.workspace import Workspace
-
-VERSION = 1
-# One record of 50 answers of a million characters, as JSON may escape them.
-LONGEST_LINE = 300_000_000
-
-
-class _Line(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class _Head(_Line):
-    kind: Literal["backup"] = "backup"
-    version: int
-    made_at: datetime
-
-
-class _Rater(_Line):
-    kind: Literal["rater"] = "rater"
-    username: str = Field(min_length=1, max_length=200)
-
-
-class _Marker(_Line):
-    collection: str
-    responses: int = Field(ge=1)
-    layout: int
-
-
-class _Project(_Line):
-    kind: Literal["project"] = "project"
-    name: str
-    guidelines: str | None
-    overlap: int = Field(ge=1)
-    marker: _Marker
-    fields: list[dict[str, Any]]
-    questions: list[dict[str, Any]]
-    properties: list[tuple[str, str, str]]
-    deleted: list[str] = Field(description="ids of candidates that were sent, and that somebody deleted in Argilla")
-
-
-class _Response(_Line):
-    user: str
-    status: Status
-    values: dict[str, Any] | None
-    inserted_at: datetime
-    updated_at: datetime
-
-
-class _Record(_Line):
-    kind: Literal["record"] = "record"
-    external_id: str
-    fields: dict[str, Any]
-    metadata: dict[str, Any] | None
-    inserted_at: datetime
-    responses: list[_Response]
-
-
-class _End(_Line):
-    kind: Literal["end"] = "end"
-    records: int
-    responses: int
-
-
-_AnyLine = Annotated[_Head | _Rater | _Project | _Record | _End, Field(discriminator="kind")]
-_ANY_LINE: TypeAdapter[_AnyLine] = TypeAdapter(_AnyLine)
 
 
 @dataclass
@@ -156,13 +99,13 @@ def restore(workspace: Workspace, path: Path, say: Callable[[str], None]) -> Res
         UserError: the file is damaged or no backup, or no Argilla.
     """
     # All of the file is read before anything of it is sent.
-    total = sum(isinstance(line, _Record) for line in _read(path))
+    total = sum(isinstance(line, RecordLine) for line in read(path))
     result = Restored()
     with connect(workspace, say) as argilla, Database(workspace.database) as database:
         accounts = _Accounts(argilla, result.raters)
         progress = Progress(total, "restore", say)
-        for part in _parts(_read(path)):
-            if isinstance(part, _Rater):
+        for part in parts(read(path)):
+            if isinstance(part, RaterLine):
                 join_workspace(argilla, accounts.id_of(part.username))
             else:
                 _restore_project(argilla, database, *part, accounts, result, progress)
@@ -171,10 +114,10 @@ def restore(workspace: Workspace, path: Path, say: Callable[[str], None]) -> Res
 
 def _lines(
     argilla: Connection, database: Database, now: datetime, result: BackedUp, say: Callable[[str], None]
-) -> Iterator[_AnyLine]:
-    yield _Head(version=VERSION, made_at=now)
+) -> Iterator[AnyLine]:
+    yield Head(version=VERSION, made_at=now)
     for username in members(argilla):
-        yield _Rater(username=username)
+        yield RaterLine(username=username)
     for dataset in marked_datasets(argilla):
         if dataset["status"] != "ready":
             continue
@@ -188,11 +131,11 @@ def _lines(
         names = {user["id"]: user["username"] for user in argilla.call("GET", "users")["items"]}
         records = [_record(record, names) for record in found]
         there = {record.external_id for record in records}
-        yield _Project(
+        yield ProjectLine(
             name=dataset["name"],
             guidelines=dataset["guidelines"],
             overlap=dataset["distribution"]["min_submitted"],
-            marker=_Marker(**dataset["metadata"][MARKER]),
+            marker=Marker(**dataset["metadata"][MARKER]),
             fields=_settings(argilla.call("GET", f"{place}/fields")),
             questions=_settings(argilla.call("GET", f"{place}/questions")),
             properties=[
@@ -204,18 +147,18 @@ def _lines(
         result.records += len(records)
         result.responses += sum(len(record.responses) for record in records)
         yield from records
-    yield _End(records=result.records, responses=result.responses)
+    yield End(records=result.records, responses=result.responses)
 
 
-def _record(record: dict[str, Any], names: dict[str, str]) -> _Record:
-    return _Record(
+def _record(record: dict[str, Any], names: dict[str, str]) -> RecordLine:
+    return RecordLine(
         # A record that somebody else put there may have no id of its own.
         external_id=record["external_id"] or record["id"],
         fields=record["fields"],
         metadata=record["metadata"],
         inserted_at=record["inserted_at"],
         responses=[
-            _Response(
+            ResponseLine(
                 user=names[response["user_id"]],
                 **{key: response[key] for key in ("status", "values", "inserted_at", "updated_at")},
             )
@@ -229,72 +172,6 @@ def _settings(listed_: dict[str, Any]) -> list[dict[str, Any]]:
     """Fields or questions as they are asked for when a project is made."""
     wanted = ("name", "title", "description", "required", "settings")
     return [{key: entry[key] for key in wanted if entry.get(key) is not None} for entry in listed_["items"]]
-
-
-def _read(path: Path) -> Iterator[_AnyLine]:
-    """The lines of a backup, each checked.
-
-    Raises:
-        UserError: which line is wrong, and why.
-    """
-    last: _AnyLine | None = None
-    records = responses = 0
-    try:
-        with gzip.open(path, "rb") as file:
-            for number, text in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), 1):
-                last = _parse(path, number, text, last)
-                if isinstance(last, _Record):
-                    records += 1
-                    responses += len(last.responses)
-                yield last
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise UserError(f"{path}: damaged, cut off, or no backup of veritune; nothing was restored from it") from None
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror})") from None
-    if not isinstance(last, _End) or (last.records, last.responses) != (records, responses):
-        raise UserError(f"{path}: cut off after {records} records; nothing was restored from it")
-
-
-def _parse(path: Path, number: int, text: bytes, before: _AnyLine | None) -> _AnyLine:
-    try:
-        line = _ANY_LINE.validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the line"
-        raise UserError(f"{path}, line {number}: {place}: {first['msg']}; nothing was restored from it") from None
-    if isinstance(line, _Head) != (number == 1) or (
-        isinstance(line, _Record) and not isinstance(before, _Project | _Record)
-    ):
-        raise UserError(f"{path}, line {number}: a {line.kind!r} line stands in the wrong place; no backup of veritune")
-    if isinstance(before, _End):
-        raise UserError(f"{path}, line {number}: the backup ended on the line before; no backup of veritune")
-    if isinstance(line, _Head) and line.version != VERSION:
-        raise UserError(
-            f"{path}: a backup of version {line.version}; this veritune reads version {VERSION}: upgrade it"
-        )
-    if isinstance(line, _Project) and line.marker.layout != LAYOUT:
-        raise UserError(f"{path}, line {number}: a project of another version of veritune; upgrade this one")
-    return line
-
-
-def _parts(lines: Iterator[_AnyLine]) -> Iterator[_Rater | tuple[_Project, Iterator[_Record]]]:
-    """Raters one by one, and each project with an iterator over its records, which is to be used up first."""
-    waiting: _AnyLine | None = next(lines, None)
-
-    def records() -> Iterator[_Record]:
-        nonlocal waiting
-        while isinstance(waiting := next(lines, None), _Record):
-            yield waiting
-
-    while waiting is not None:
-        if isinstance(waiting, _Project):
-            yield waiting, records()
-            continue
-        if isinstance(waiting, _Rater):
-            yield waiting
-        waiting = next(lines, None)
 
 
 class _Accounts:
@@ -315,8 +192,8 @@ class _Accounts:
 def _restore_project(
     argilla: Connection,
     database: Database,
-    saved: _Project,
-    records: Iterator[_Record],
+    saved: ProjectLine,
+    records: Iterator[RecordLine],
     accounts: _Accounts,
     result: Restored,
     progress: Progress,
@@ -338,7 +215,7 @@ def _restore_project(
     database.mark_pushed(project.id, [*there, *saved.deleted])
 
 
-def _find_or_make(argilla: Connection, saved: _Project, result: Restored) -> Project:
+def _find_or_make(argilla: Connection, saved: ProjectLine, result: Restored) -> Project:
     for project in find_projects(argilla, saved.marker.collection):
         if project.responses == saved.marker.responses:
             return project
@@ -357,7 +234,7 @@ def _find_or_make(argilla: Connection, saved: _Project, result: Restored) -> Pro
     )
 
 
-def _missing(record: _Record, answered_by: set[str] | None, accounts: _Accounts) -> dict[str, Any]:
+def _missing(record: RecordLine, answered_by: set[str] | None, accounts: _Accounts) -> dict[str, Any]:
     """What of a record is not in Argilla yet; nothing where all of it is."""
     responses = [
         {"user_id": accounts.id_of(response.user), "status": response.status, "values": response.values}

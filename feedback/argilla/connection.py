@@ -128,11 +128,16 @@ def is_loopback(address: str) -> bool:
     return is_loopback(urlsplit(address).hostname or "")
 
 
+def named_address(workspace: Workspace) -> str | None:
+    """The Argilla that the environment or veritune.toml names in place of the workspace's own server."""
+    return os.environ.get(URL_VARIABLE) or workspace.settings.argilla.url
+
+
 def _place(workspace: Workspace, say: Callable[[str], None]) -> _Place:
     settings, file = workspace.settings.argilla, workspace.root / SETTINGS_FILE
     if settings.api_key and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
         say(f"warning: {file} holds an API key and others can read it; run `chmod 600 {file}`, or use {KEY_VARIABLE}")
-    url = os.environ.get(URL_VARIABLE) or settings.url
+    url = named_address(workspace)
     if not url:
         if settings.api_key:
             raise UserError(f"{file}: argilla.api_key stands without argilla.url; give the address, or take both out")

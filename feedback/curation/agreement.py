@@ -47,7 +47,7 @@ class FieldAgreement:
     def reading(self) -> str:
         """Krippendorff's own reading (Content Analysis, 2004, section 11.4.2)."""
         if self.alpha is None:
-            return "nothing to compare"
+            return "no variation" if self.units else "nothing to compare"
         return "reliable" if self.alpha >= 0.8 else "tentative" if self.alpha >= 0.667 else "not reliable"
 
 

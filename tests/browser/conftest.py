@@ -15,6 +15,7 @@ from feedback.curation.build import build
 from feedback.database import Database
 from feedback.schema import Demonstration, user_message
 from feedback.workspace import Workspace
+from tests.feedback.argilla.serving import free_port
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = '<img src=x onerror="pwned=1"><script>pwned=1</script>{{pwned}} ${pwned=1} ![](http://192.0.2.1/p.png)'
@@ -80,7 +81,7 @@ def serve() -> Iterator[Callable[..., Served]]:
 
     def run(workspace: Workspace, host: str = "127.0.0.1", lines: int = 1) -> Served:
         command = [sys.executable, "-m", "ui", "--workspace", str(workspace.root), "ui", "--host", host]
-        command += ["--port", str(_free_port())]
+        command += ["--port", str(free_port())]
         process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         said: list[str] = []
@@ -165,11 +166,3 @@ def _teach(folder: Path, answer: str) -> None:
         optimizer.zero_grad()
     assert loss < 0.005, f"the model did not learn its answer (loss {loss:.3f})"
     model.save_pretrained(folder)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

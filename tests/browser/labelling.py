@@ -99,6 +99,10 @@ class LabellingPage:
         """Press a key that brings one to another record, or to the end of the queue."""
         before = self.prompt
         self.tab.keyboard.press(key)
+        self.wait_for_another(before)
+
+    def wait_for_another(self, before: str) -> None:
+        """Until another prompt is shown than this one."""
         last_turn = "[...document.querySelectorAll('.chat__bubble > span')].at(-1)?.textContent"
         self.tab.wait_for_function(f"before => {last_turn} !== before", arg=before)
 

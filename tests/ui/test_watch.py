@@ -42,25 +42,30 @@ def watching(workspace: Workspace, model: Path, *overrides: str, said: list[str]
     return Watch(workspace, "sums", 20, "dpo", [f"model={model}", "max_steps=2", *overrides], report)
 
 
-def test_every_so_many_labels_become_a_version_a_run_and_a_report(workspace: Workspace, tiny_model: Path) -> None:
+def test_every_so_many_labels_become_a_version_a_run_and_a_report(
+    workspace: Workspace, tiny_model: Path, tmp_path: Path
+) -> None:
     said: list[str] = []
-    watch = watching(workspace, tiny_model, said=said)
+    # One that can't be trained is told, and the next one is tried.
+    watch = watching(workspace, tmp_path / "no-model", said=said)
     label(workspace, range(19))
     assert (watch.waiting(), watch.step()) == (19, None)
     label(workspace, range(19, 60))
     first = watch.step()
     assert first is not None
-    assert (first.version, first.labels, first.run, first.report, first.error) == (
-        "sums@v1", 60, "dpo-1", "eval-1", None,
-    )  # fmt: skip
+    assert (first.version, first.labels, first.report) == ("sums@v1", 60, None)
+    assert first.error is not None
+    assert "no-model" in first.error
+    assert any("60 new labels: sums@v1" in line for line in said)
     assert (watch.waiting(), watch.step()) == (0, None)
     label(workspace, range(10), preferred=0)
     assert (watch.waiting(), watch.step()) == (10, None)
     label(workspace, range(60, 75))
     second = watching(workspace, tiny_model).step()
     assert second is not None
-    assert (second.version, second.labels, second.run, second.report) == ("sums@v2", 25, "dpo-2", "eval-2")
-    assert any("60 new labels: sums@v1" in line for line in said)
+    assert (second.version, second.labels, second.report, second.error) == ("sums@v2", 25, "eval-1", None)
+    assert runs.find(workspace, second.run or "").state == "finished"
+    assert watching(workspace, tiny_model).step() is None
 
 
 def test_a_watch_killed_in_training_goes_on_and_does_nothing_twice(workspace: Workspace, tiny_model: Path) -> None:
@@ -83,22 +88,6 @@ def test_a_watch_killed_in_training_goes_on_and_does_nothing_twice(workspace: Wo
     assert runs.find(workspace, "dpo-1").status()["step"] == 40
     assert len(list(versions.all_versions(workspace))) == 1
     assert Watch(workspace, "sums", 20, "dpo", overrides, print).step() is None
-
-
-def test_a_batch_that_can_not_be_trained_is_said_and_the_next_one_is_tried(
-    workspace: Workspace, tiny_model: Path, tmp_path: Path
-) -> None:
-    label(workspace, range(60))
-    broken = tmp_path / "no-model"
-    batch = watching(workspace, broken).step()
-    assert batch is not None
-    assert batch.error is not None
-    assert "no-model" in batch.error
-    assert watching(workspace, tiny_model).step() is None
-    label(workspace, range(60, 90))
-    batch = watching(workspace, tiny_model).step()
-    assert batch is not None
-    assert (batch.version, batch.error) == ("sums@v2", None)
 
 
 def test_mistakes_are_told_before_the_waiting(workspace: Workspace, tiny_model: Path) -> None:

@@ -92,6 +92,9 @@ def agreement(collection: Annotated[str, typer.Argument()], as_json: AsJson = Fa
             {"fields": [asdict(f) | {"reading": f.reading} for f in fields], "raters": [asdict(p) for p in raters]}
         )
         return
+    if not raters:
+        say(f"collection {collection!r}: no two raters have judged the same candidate yet")
+        return
     print_table(
         ["field", "n", "raters", "alpha", "95% interval", "which is"],
         [(f.field, f.units, f.raters, _share(f.alpha), _interval(f.low, f.high), f.reading) for f in fields],

@@ -22,6 +22,7 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 6900,
 ) -> None:
     """Start the labelling server (Argilla); it runs on until `veritune feedback stop`."""
+    from feedback.argilla.connection import named_address
     from feedback.argilla.server import control
     from feedback.argilla.server.address import is_loopback
 
@@ -30,6 +31,8 @@ def serve(
     server = control.start(workspace, host, port, say)
     say(f"labelling server: {server.url}" + (" (it runs already)" if before.ready else ""))
     say(f"user {server.username}, password in {server.credentials}")
+    if other := named_address(workspace):
+        say(f"note: another Argilla is named in veritune.toml or the environment; push and pull go there, to {other}")
     if server.host and not is_loopback(server.host):
         say(
             f"--host {server.host}: plain HTTP, so who can read the network between reads names, passwords and all "
@@ -47,7 +50,8 @@ def status(as_json: AsJson = False) -> None:
         print_json({"state": state, **vars(found)})
     else:
         rows = {"state": state, "address": found.url, "listens on": found.host, "user": found.username}
-        rows |= {"password in": str(found.credentials), "process": str(found.pid or ""), "log": str(found.log)}
+        files = {"password in": found.credentials, "log": found.log}
+        rows |= {"process": str(found.pid or "")} | {name: str(file) for name, file in files.items() if file.exists()}
         print_table(["labelling server", ""], [(name, value) for name, value in rows.items() if value])
 
 
@@ -172,6 +176,9 @@ def restore(file: Annotated[Path, typer.Argument(help="A backup.")], as_json: As
         return
     say(f"added: {done.projects} projects, {done.records:,} records, {done.responses:,} responses")
     if done.raters:
-        say(f"raters {', '.join(done.raters)} have new accounts; `veritune feedback raters add NAME --new-password`")
+        say(
+            f"new accounts: {', '.join(done.raters)}; "
+            "`veritune feedback raters add NAME --new-password` gives one a password"
+        )
     for record_id, reason in done.refused.items():
         say(f"record {record_id[:12]} was not taken: {reason}")

@@ -20,7 +20,8 @@ def init(folder: Annotated[Path, typer.Argument(help="Where to make it.")] = Pat
 
     made = workspace.create(folder)
     say(f"workspace {made.root}; its settings are in {made.root / workspace.SETTINGS_FILE}")
-    say(f"next: cd {folder} && veritune feedback import FORMAT FILE")
+    go_there = "" if made.root == Path.cwd() else f"cd {folder} && "
+    say(f"next: {go_there}veritune feedback import FORMAT FILE")
 
 
 def doctor(as_json: AsJson = False) -> None:

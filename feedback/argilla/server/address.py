@@ -2,6 +2,7 @@
 
 import errno
 import ipaddress
+import os
 import socket
 
 from feedback.errors import UserError
@@ -42,4 +43,8 @@ def require_free(host: str, port: int) -> None:
             raise UserError(
                 f"--port {port}: taken by another program; choose another, e.g. --port {port + 1}"
             ) from None
-        raise UserError(f"--host {host} --port {port}: can't be listened on ({error.strerror})") from None
+        # Python's own words repeat the address.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise UserError(
+            f"--host {host} --port {port}: can't be listened on ({reason}); --host names an address of this machine"
+        ) from None

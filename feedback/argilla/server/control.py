@@ -69,6 +69,7 @@ def start(
         with only_one(home / "lock", lambda: say("it is being started by another command; waiting")):
             process = _process(home)
             if process is None:
+                _wait_for_the_killed(home)
                 require_free(host, port)
                 python = python_of_server(say)
                 _make_secrets(home)
@@ -194,8 +195,20 @@ def _lives(process: "psutil.Process") -> bool:
     except ChildProcessError:
         with suppress(psutil.NoSuchProcess):
             # Started by another, which need not have waited for its end.
-            return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+            ended = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() == 1
+            return bool(process.is_running() and not ended)
         return False
+
+
+def _wait_for_the_killed(home: Path) -> None:
+    """A server that was killed keeps its port until the last of its threads has written what it was writing."""
+    import psutil
+
+    deadline = time.monotonic() + STOP_SECONDS
+    with suppress(FileNotFoundError, ValueError, psutil.NoSuchProcess):
+        killed = psutil.Process(_read(home / "server.json")["pid"])
+        while killed.status() == psutil.STATUS_ZOMBIE and _lives(killed) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
 
 def _wait_until_ready(workspace: Workspace, process: "psutil.Process", say: Callable[[str], None]) -> None:

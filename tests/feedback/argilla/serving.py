@@ -1,7 +1,9 @@
 """Plain HTTP to a labelling server, as its API and as a page in a browser see it."""
 
 import json
+import random
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any
@@ -49,8 +51,8 @@ def sign_in(workspace: Workspace, password: str | None = None) -> Answer:
     return fetch(workspace, "/api/v1/token", form, "POST", Content_Type="application/x-www-form-urlencoded")
 
 
-def make_dataset(workspace: Workspace, name: str, **settings: Any) -> str:
-    """A published dataset with a text and a yes-or-no question; its id."""
+def make_dataset(workspace: Workspace, name: str, publish: bool = True, **settings: Any) -> str:
+    """A dataset with a text and a yes-or-no question; its id."""
     (place,) = (each["id"] for each in call(workspace, "GET", "me/workspaces")["items"] if each["name"] == "veritune")
     dataset = call(workspace, "POST", "datasets", {"name": name, "workspace_id": place, **settings})["id"]
     text = {"name": "text", "title": "Text", "required": True, "settings": {"type": "text"}}
@@ -63,7 +65,8 @@ def make_dataset(workspace: Workspace, name: str, **settings: Any) -> str:
         f"datasets/{dataset}/questions",
         good | {"settings": {"type": "label_selection", "options": options}},
     )
-    call(workspace, "PUT", f"datasets/{dataset}/publish")
+    if publish:
+        call(workspace, "PUT", f"datasets/{dataset}/publish")
     return str(dataset)
 
 
@@ -80,6 +83,8 @@ def answer_yes(workspace: Workspace, record: str) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has, and that no connection is given by chance before it is listened on."""
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", random.SystemRandom().randrange(10_000, 32_000)))
+            return int(probe.getsockname()[1])

@@ -1,13 +1,16 @@
 """The server is killed while people label, or its index is damaged: after the next start all is there and right."""
 
 import os
+import shutil
 import signal
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.client import HTTPException
+from pathlib import Path
 from uuid import UUID
 
 import httpx
@@ -15,6 +18,7 @@ import pytest
 
 from feedback import workspace as workspaces
 from feedback.argilla.server import control
+from feedback.argilla.server.environment import python_of_server
 from feedback.workspace import Workspace
 from tests.feedback.argilla.people import Person, sign_in
 from tests.feedback.argilla.serving import add_records, answer_yes, call, free_port, make_dataset
@@ -92,13 +96,17 @@ class Labelling:
                 assert self._ended.is_set()
 
 
-def opened(workspace: Workspace) -> closing[sqlite3.Connection]:
-    return closing(sqlite3.connect(workspace.root / "argilla" / "argilla.db", timeout=30))
+def database_of(workspace: Workspace) -> Path:
+    return workspace.root / "argilla" / "argilla.db"
+
+
+def opened(database: Path) -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(database, timeout=30))
 
 
 def answers(workspace: Workspace) -> dict[tuple[str, str], str]:
     """What stands in the database, by who gave it and for which record; each at most once."""
-    with opened(workspace) as db:
+    with opened(database_of(workspace)) as db:
         rows = db.execute(
             """SELECT u.username, p.record_id, json_extract(p."values", '$.good.value')
                FROM responses p JOIN users u ON u.id = p.user_id WHERE p.status = 'submitted'"""
@@ -108,9 +116,9 @@ def answers(workspace: Workspace) -> dict[tuple[str, str], str]:
     return found
 
 
-def require_agreement(workspace: Workspace) -> None:
+def require_agreement(database: Path) -> None:
     """The index holds each record's text and nothing else, and each record's status is what its answers make it."""
-    with opened(workspace) as db:
+    with opened(database) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         db.execute("INSERT INTO veritune_text (veritune_text) VALUES ('integrity-check')")
         assert db.execute("SELECT count(*) FROM veritune_text_stale").fetchone() == (0,)
@@ -133,9 +141,9 @@ def test_no_acknowledged_answer_is_lost(workspace: Workspace) -> None:
         assert kill_at <= len(labelling.acknowledged) < SUBMISSIONS
         assert not control.status(workspace).running
         control.start(workspace, port=PORT)
-        require_agreement(workspace)
+        require_agreement(database_of(workspace))
         assert labelling.acknowledged.items() <= answers(workspace).items() <= labelling.wanted.items()
-        with opened(workspace) as db:
+        with opened(database_of(workspace)) as db:
             there = {str(UUID(record)) for (record,) in db.execute("SELECT id FROM records")}
         assert set(labelling.pushed) <= there
     labelling.go_on()
@@ -144,7 +152,7 @@ def test_no_acknowledged_answer_is_lost(workspace: Workspace) -> None:
     search = {"query": {"text": {"q": "pushed"}}}
     found = call(workspace, "POST", f"datasets/{labelling.dataset}/records/search?limit=1", search)
     assert found["total"] >= len(labelling.pushed) > 0
-    require_agreement(workspace)
+    require_agreement(database_of(workspace))
 
 
 # Each with what it does to the database, while no server runs.
@@ -170,21 +178,64 @@ FOUND_AFTER = {
     "triggers were lost, and changes missed": ["cherry", "damson"],
     "rowids were given anew": ["apple", "banana"],
 }
+# What each start does, for several databases at once: runs inside the server's environment.
+HEAL = """
+import sys
+from sqlalchemy import create_engine
+from embedded import text_index
+
+for path in sys.argv[1:]:
+    text_index.heal(create_engine(f"sqlite:///{path}"))
+"""
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_the_next_start_puts_the_index_right(workspace: Workspace, damage: str) -> None:
+def damage(database: Path, how: str) -> None:
+    with opened(database) as db:
+        db.executescript(DAMAGES[how])
+        db.commit()
+
+
+@pytest.fixture(scope="module")
+def left(workspace: Workspace) -> tuple[str, Path]:
+    """A dataset with two records, one of them completed, and the database that its server left behind."""
     if not control.status(workspace).running:
         control.start(workspace, port=PORT)
-    dataset = make_dataset(workspace, damage.replace(" ", "-").replace(",", ""))
+    dataset = make_dataset(workspace, "fruit")
     apple, _ = add_records(workspace, dataset, "apple", "banana")
     answer_yes(workspace, apple)
     control.stop(workspace)
-    with opened(workspace) as db:
-        db.executescript(DAMAGES[damage])
-        db.commit()
+    return dataset, database_of(workspace)
+
+
+@pytest.fixture(scope="module")
+def healed(left: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Copies of it, each damaged in one way and healed."""
+    folder = tmp_path_factory.mktemp("damaged")
+    copies = {how: Path(shutil.copy(left[1], folder / f"{number}.db")) for number, how in enumerate(DAMAGES)}
+    for how, path in copies.items():
+        damage(path, how)
+        with pytest.raises((AssertionError, sqlite3.DatabaseError)):
+            require_agreement(path)
+    server = Path(control.__file__).parent
+    environment = os.environ | {"PYTHONPATH": str(server), "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([python_of_server(print), "-P", "-c", HEAL, *copies.values()], env=environment, check=True)
+    return copies
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_an_index_that_was_damaged_is_put_right(healed: dict[str, Path], how: str) -> None:
+    require_agreement(healed[how])
+    with opened(healed[how]) as db:
+        query = "SELECT f0 FROM veritune_text WHERE veritune_text MATCH 'apple OR banana OR cherry OR damson'"
+        assert sorted(text for (text,) in db.execute(query)) == FOUND_AFTER.get(how, ["apple", "banana"])
+
+
+def test_the_next_start_does_so(workspace: Workspace, left: tuple[str, Path]) -> None:
+    dataset, database = left
+    damage(database, "the status of records is wrong")
+    damage(database, "triggers were lost, and changes missed")
     control.start(workspace, port=PORT)
-    require_agreement(workspace)
+    require_agreement(database)
     search = {"query": {"text": {"q": "apple | banana | cherry | damson"}}}
     found = call(workspace, "POST", f"datasets/{dataset}/records/search", search)["items"]
-    assert sorted(item["record"]["fields"]["text"] for item in found) == FOUND_AFTER.get(damage, ["apple", "banana"])
+    assert sorted(item["record"]["fields"]["text"] for item in found) == ["cherry", "damson"]

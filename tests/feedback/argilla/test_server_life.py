@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ from feedback.workspace import Workspace
 from tests.feedback.argilla.serving import add_records, answer_yes, call, fetch, free_port, make_dataset, sign_in
 
 ROOT = Path(__file__).parents[3]
+# Its first thread has ended, while another has the port for a second.
+DYING = """
+import ctypes, os, socket, sys, threading, time
+
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+threading.Thread(target=lambda: (time.sleep(1), os._exit(0))).start()
+print("there", flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+EARLIER = "2026-01-01 an earlier line\n"
 
 
 @pytest.fixture
@@ -50,46 +61,73 @@ def home(workspace: Workspace) -> Path:
     return workspace.root / "argilla"
 
 
-def test_serve_status_and_stop(workspace: Workspace, veritune: Callable[..., Any]) -> None:
-    run = ("--workspace", str(workspace.root), "feedback")
-    port = str(free_port())
-    assert veritune(*run, "status", "--json")["state"] == "not running"
-    assert "does not run" in veritune(*run, "stop").err
+@dataclass(frozen=True)
+class Served:
+    """A workspace whose server was started by the command, where an earlier one had left its logs; what it said."""
 
-    first = veritune(*run, "serve", "--port", port)
-    known = control.credentials(workspace)
-    assert first.status == 0
-    assert f"http://127.0.0.1:{port}\n" in first.err
-    assert f"user owner, password in {home(workspace) / 'credentials.json'}" in first.err
-    assert known.password not in first.err + first.out
-    assert known.api_key not in first.err + first.out
-    status = veritune(*run, "status", "--json")
-    assert (status["state"], status["url"]) == ("ready", f"http://127.0.0.1:{port}")
+    workspace: Workspace
+    port: str
+    said: str
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    workspace, port = workspaces.create(tmp_path_factory.mktemp("served") / "workspace"), str(free_port())
+    home(workspace).mkdir()
+    full = EARLIER * (5 * 2**20 // len(EARLIER))
+    for name, text in (("", full), (".1", "old 1"), (".2", "old 2"), (".3", "old 3")):
+        log = home(workspace) / f"server.log{name}"
+        log.touch(0o600)
+        log.write_text(text)
+    command = [sys.executable, "-m", "ui", "--workspace", str(workspace.root), "feedback", "serve", "--port", port]
+    ended = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, umask=0o022, check=True)
+    yield Served(workspace, port, ended.stderr)
+    control.stop(workspace)
+
+
+def test_serve_says_where_the_server_is_and_who_may_enter(served: Served) -> None:
+    workspace, known = served.workspace, control.credentials(served.workspace)
+    assert f"http://127.0.0.1:{served.port}\n" in served.said
+    assert f"user owner, password in {home(workspace) / 'credentials.json'}" in served.said
+    assert known.password not in served.said
+    assert known.api_key not in served.said
     assert call(workspace, "GET", "me")["role"] == "owner"
     assert [place["name"] for place in call(workspace, "GET", "me/workspaces")["items"]] == ["veritune"]
 
-    again = veritune(*run, "serve", "--port", str(free_port()))
-    assert again.status == 0
-    assert f"http://127.0.0.1:{port} (it runs already)" in again.err
-    assert veritune(*run, "status", "--json")["pid"] == status["pid"]
 
-    assert "has ended" in veritune(*run, "stop").err
-    assert not psutil.pid_exists(status["pid"])
-    assert veritune(*run, "status", "--json")["state"] == "not running"
-
-
-def test_what_it_writes_is_for_its_user_alone(workspace: Workspace) -> None:
-    before = os.umask(0o022)
-    try:
-        control.start(workspace, port=free_port())
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(home(workspace).stat().st_mode) == 0o700
-    (home(workspace) / "argilla.db-wal").stat()
-    for path in home(workspace).rglob("*"):
+def test_what_it_writes_is_for_its_user_alone(served: Served) -> None:
+    place = home(served.workspace)
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    (place / "argilla.db-wal").stat()
+    for path in place.rglob("*"):
         # What it copies there from its own package are public pages, in a folder of mode 0700.
         if "statics" not in path.parts:
             assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_the_log_rotates(served: Served) -> None:
+    log = control.status(served.workspace).log
+    assert "Application startup complete" in log.read_text()
+    assert log.stat().st_size < 10_000
+    assert (log.with_name("server.log.1")).read_text().startswith(EARLIER)
+    assert (log.with_name("server.log.2")).read_text() == "old 1"
+    assert (log.with_name("server.log.3")).read_text() == "old 2"
+    assert not (log.with_name("server.log.4")).exists()
+
+
+def test_serving_twice_says_that_it_runs_and_stop_ends_it(served: Served, veritune: Callable[..., Any]) -> None:
+    run = ("--workspace", str(served.workspace.root), "feedback")
+    status = veritune(*run, "status", "--json")
+    assert (status["state"], status["url"]) == ("ready", f"http://127.0.0.1:{served.port}")
+    again = veritune(*run, "serve", "--port", str(free_port()))
+    assert again.status == 0
+    assert f"http://127.0.0.1:{served.port} (it runs already)" in again.err
+    assert veritune(*run, "status", "--json")["pid"] == status["pid"]
+
+    assert "has ended" in veritune(*run, "stop").err
+    assert servers(served.workspace) == []
+    assert veritune(*run, "status", "--json")["state"] == "not running"
+    assert "does not run" in veritune(*run, "stop").err
 
 
 def test_labels_and_sessions_outlive_it(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,14 +248,6 @@ def test_a_start_that_could_not_write_all_is_made_good_by_the_next(workspace: Wo
 
 
 def test_a_first_start_that_was_cut_short_is_made_good(workspace: Workspace) -> None:
-    home(workspace).mkdir()
-    with sqlite3.connect(home(workspace) / "argilla.db") as db:
-        db.execute("CREATE TABLE workspaces (id CHAR(32))")
-    db.close()
-    assert control.start(workspace, port=free_port()).ready
-
-
-def test_who_dies_while_starting_is_not_waited_for(workspace: Workspace) -> None:
     def kill() -> None:
         while not servers(workspace):
             pass
@@ -225,10 +255,31 @@ def test_who_dies_while_starting_is_not_waited_for(workspace: Workspace) -> None
 
     killer = threading.Thread(target=kill)
     killer.start()
+    # Who dies is not waited for.
     with pytest.raises(UserError, match=r"ended while it started \(without a word\).*start\.log"):
         control.start(workspace, port=free_port())
     killer.join()
+    with sqlite3.connect(home(workspace) / "argilla.db") as db:
+        db.execute("CREATE TABLE workspaces (id CHAR(32))")
+    db.close()
     assert control.start(workspace, port=free_port()).ready
+
+
+def test_the_port_of_a_killed_server_is_waited_for(workspace: Workspace) -> None:
+    """While one of its threads still writes it is neither there nor gone."""
+    home(workspace).mkdir()
+    (home(workspace) / "argilla.db").write_text("no database, so that the start ends early")
+    port = free_port()
+    with subprocess.Popen([sys.executable, "-c", DYING, str(port)], stdout=subprocess.PIPE) as dying:
+        assert dying.stdout
+        dying.stdout.readline()
+        while psutil.Process(dying.pid).status() != psutil.STATUS_ZOMBIE:
+            pass
+        record = {"pid": dying.pid, "host": "127.0.0.1", "port": port}
+        (home(workspace) / "server.json").write_text(json.dumps(record))
+        assert not control.status(workspace).running
+        with pytest.raises(UserError, match="damaged"):
+            control.start(workspace, port=port)
 
 
 def test_lost_credentials_are_made_anew(workspace: Workspace, left: Path) -> None:
@@ -262,21 +313,6 @@ def test_an_ipv6_address(workspace: Workspace) -> None:
         pytest.skip(f"no IPv6 here: {error}")
     assert status.url == f"http://[::1]:{port}"
     assert call(workspace, "GET", "version") == {"version": "2.8.0"}
-
-
-def test_the_log_rotates(workspace: Workspace) -> None:
-    home(workspace).mkdir()
-    log, line = control.status(workspace).log, "2026-01-01 an earlier line\n"
-    log.write_text(line * (5 * 2**20 // len(line)))
-    for number in (1, 2, 3):
-        (home(workspace) / f"server.log.{number}").write_text(f"old {number}")
-    control.start(workspace, port=free_port())
-    assert "Application startup complete" in log.read_text()
-    assert log.stat().st_size < 10_000
-    assert (home(workspace) / "server.log.1").read_text().startswith(line)
-    assert (home(workspace) / "server.log.2").read_text() == "old 1"
-    assert (home(workspace) / "server.log.3").read_text() == "old 2"
-    assert not (home(workspace) / "server.log.4").exists()
 
 
 def servers(workspace: Workspace) -> list[psutil.Process]:

@@ -21,6 +21,7 @@ from argilla_server.search_engine import (
     TermsMetrics,
     TextQuery,
 )
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from . import filters, similarity, text_index, text_query
 
@@ -94,17 +95,17 @@ class SqliteEngine(SearchEngine):
     ) -> SearchResponses:
         """A page of records: in the order asked for, else the dataset's and a user's own, else that of arrival."""
         conditions = _conditions(dataset, query, filter)
-        if user_id is not None and not sort:
-            names = [each.name for each in dataset.metadata_properties if each.title == FIRST]
-            page = _steps(conditions, user_id, *names) if names else _round(conditions, user_id, offset + limit)
-        else:
-            order = [filters.order(dataset, each) for each in sort] if sort else [Record.inserted_at]
-            page = sa.select(Record.id).where(*conditions).order_by(*order, Record.id)
+        order = _order(dataset, sort, user_id)
         async with AsyncSessionLocal() as db:
             if query is not None:
                 await text_index.catch_up(db)
-            total = await db.scalar(sa.select(sa.func.count()).select_from(Record).where(*conditions))
-            found = (await db.scalars(page.offset(offset).limit(limit))).all()
+            total = await _count(db, conditions)
+            if offset >= total:
+                found = []
+            elif user_id is None or order:
+                found = await _page(db, conditions, [*order, Record.id], offset, limit)
+            else:
+                found = await _round(db, conditions, user_id, offset, min(limit, total - offset))
         return SearchResponses(items=[SearchResponseItem(record_id=each, score=1.0) for each in found], total=total)
 
     async def similarity_search(
@@ -175,24 +176,44 @@ def _column(dataset: Dataset, field: str) -> str:
     return text_index.COLUMNS[min(names.index(field), len(text_index.COLUMNS) - 1)]
 
 
-def _round(conditions: list[filters.Condition], start: UUID, limit: int) -> sa.Select[Any]:
+def _order(dataset: Dataset, sort: list[Order] | None, user_id: UUID | None) -> list[Any]:
+    """What to sort by before the ids; nothing where a rater is to go round."""
+    if sort:
+        return [filters.order(dataset, each) for each in sort]
+    if user_id is None:
+        return [Record.inserted_at]
+    for first in (each.name for each in dataset.metadata_properties if each.title == FIRST):
+        # By its steps, the greatest first; within a step as in `_round`.
+        step = sa.cast(filters.number(first) * STEPS, sa.Integer)
+        return [step.desc().nulls_last(), Record.id < user_id]
+    return []
+
+
+async def _count(db: AsyncSession, conditions: list[filters.Condition]) -> int:
+    return await db.scalar(sa.select(sa.func.count()).select_from(Record).where(*conditions)) or 0
+
+
+async def _page(
+    db: AsyncSession, conditions: list[filters.Condition], order: list[Any], offset: int, limit: int
+) -> list[UUID]:
+    page = sa.select(Record.id).where(*conditions).order_by(*order).offset(offset).limit(limit)
+    return list((await db.scalars(page)).all())
+
+
+async def _round(
+    db: AsyncSession, conditions: list[filters.Condition], start: UUID, offset: int, limit: int
+) -> list[UUID]:
     """The ids from a place on, then those before it: ids are random, so raters who begin apart stay apart for long.
 
-    Each half is read in the order of an index, no further than the limit.
+    Those before it are asked for when the others have come to their end: a question costs as much as the text search
+    in it, however few records are wanted.
     """
-    halves = []
-    for turn, side in enumerate((Record.id >= start, Record.id < start)):
-        half = sa.select(Record.id, sa.literal(turn).label("turn")).where(*conditions, side)
-        halves.append(sa.select(half.order_by(Record.id).limit(limit).subquery()))
-    both = sa.union_all(*halves).subquery()
-    return sa.select(both.c.id).order_by(both.c.turn, both.c.id)
-
-
-def _steps(conditions: list[filters.Condition], start: UUID, name: str) -> sa.Select[Any]:
-    """The ids by the steps of a metadata property, the greatest first; within a step as in `_round`."""
-    step = sa.cast(filters.number(name) * STEPS, sa.Integer)
-    order = (step.desc().nulls_last(), Record.id < start, Record.id)
-    return sa.select(Record.id).where(*conditions).order_by(*order)
+    later, earlier = [*conditions, Record.id >= start], [*conditions, Record.id < start]
+    page = await _page(db, later, [Record.id], offset, limit)
+    if len(page) < limit:
+        passed = offset + len(page) if page else await _count(db, later)
+        page += await _page(db, earlier, [Record.id], max(0, offset - passed), limit - len(page))
+    return page
 
 
 async def _progress(dataset: Dataset, statuses: sa.Select) -> dict:
