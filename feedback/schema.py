@@ -17,7 +17,8 @@ Role = Literal["system", "user", "assistant"]
 Status = Literal["submitted", "draft", "discarded"]
 TIE = "tie"
 BOTH_BAD = "both bad"
-# The source of judgements on pairs of a first and a revised answer, which nobody has compared.
+# The source of judgements on pairs of a first and a revised answer, which nobody has compared; with a colon, how the
+# provenance of a demonstration begins that a model made of its own answer.
 REVISION = "revision"
 # Fields of judgements that came later, as they are where nothing is said.
 _UNSAID: tuple[tuple[str, Any], ...] = (("spans", []), ("status", "submitted"), ("evidence", {}))

@@ -207,7 +207,7 @@ def _store(
         Demonstration(
             prompt=grounded_prompt(candidate.prompt, candidate.context),
             completion=revision.steps[-1].revision,
-            provenance=f"revision:{revision.id}",
+            provenance=f"{REVISION}:{revision.id}",
         )
         for candidate, revision in made
     ]

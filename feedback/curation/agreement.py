@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
-from feedback.curation.aggregate import Vote, mean_for_first, pairwise_votes
+from feedback.curation.aggregate import PairKey, Vote, mean_for_first, pairwise_votes, votes_on
 from feedback.curation.intervals import Z, wilson
 from feedback.schema import BOTH_BAD, TIE, Candidate, Judgement
 
@@ -166,6 +166,19 @@ class AgainstPeople:
             brier_interval,
             calibration,
         )
+
+
+def judges_against_people(candidates: Iterable[Candidate], judgements: Iterable[Judgement]) -> list[JudgeAgainstPeople]:
+    """Each AI judge of a collection against the people there."""
+    by_id = {candidate.id: candidate for candidate in candidates}
+    votes: dict[PairKey, list[Vote]] = defaultdict(list)
+    for judgement in judgements:
+        for key, vote in votes_on(by_id[judgement.candidate_id], judgement):
+            votes[key].append(vote)
+    compared = AgainstPeople()
+    for of_pair in votes.values():
+        compared.add(of_pair)
+    return compared.result()
 
 
 def said_of_pair(votes: Sequence[Vote]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from feedback.curation.rows import KINDS, Rows
 from feedback.curation.splits import SPLITS
 from feedback.database import Database
 from feedback.errors import UserError
-from feedback.schema import Demonstration, PreferencePair, grounded_prompt
+from feedback.schema import REVISION, Demonstration, PreferencePair, grounded_prompt
 from feedback.versions import DatasetVersion, check_name, write
 from feedback.workspace import Workspace
 
@@ -98,15 +98,18 @@ class _Making:
         held = self.database.collections()
         progress = Progress(sum(held[name]["judgements"] for name in self.collections), "reading judgements", self.say)
         for collection, candidate, judgement in self.database.judged(self.collections):
+            progress.step(1)
+            if not self.options.counts(judgement.rater.kind):
+                continue
             self.raters[judgement.rater.name, judgement.rater.kind] += 1
             self.box.add(collection, candidate, judgement)
             if judgement.rewrite and judgement.rewrite.strip():
                 prompt = grounded_prompt(candidate.prompt, candidate.context)
                 provenance = f"rewrite:{judgement.id}"
                 self.rows.add(Demonstration(prompt=prompt, completion=judgement.rewrite, provenance=provenance))
-            progress.step(1)
         for demonstration in self.database.demonstrations(self.collections):
-            self.rows.add(demonstration)
+            if self.options.counts("ai" if demonstration.provenance.startswith(f"{REVISION}:") else "human"):
+                self.rows.add(demonstration)
         self.box.sort()
 
     def decide(self) -> None:

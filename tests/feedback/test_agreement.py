@@ -97,15 +97,21 @@ def test_the_command_prints_who_agrees_with_whom(veritune: Callable[..., Any], w
     candidates = [candidate(number) for number in range(8)]
     said = {"ann": [0, 1, 0, 1, 0, 1, 0, 1], "bob": [0, 1, 0, 1, 0, 1, 0, 0]}
     judgements = [judgement(of, n, preferred=v) for n in said for of, v in zip(candidates, said[n], strict=True)]
+    judge = Rater(kind="ai", name="m")
+    judgements += [Judgement(candidate_id=of.id, rater=judge, source="test", preferred=0) for of in candidates]
     with Database(workspace.database) as database:
         database.add("main", candidates, judgements)
     root = str(workspace.root)
     found = veritune("--workspace", root, "feedback", "agreement", "main", "--json")
     assert found["fields"][0]["units"] == 8
     assert found["raters"][0]["agreed"] == 0.875
-    shown = veritune("--workspace", root, "feedback", "agreement", "main").out
-    assert "ann (human)" in shown
-    assert "n" in shown.splitlines()[1]
+    # The last pair is a tie of ann and bob.
+    assert found["judges"][0]["cells"] == [[4, 0, 0], [3, 0, 0], [1, 0, 0]]
+    ended = veritune("--workspace", root, "feedback", "agreement", "main")
+    assert "ann (human)" in ended.out
+    assert "alpha; n = what two or more raters judged, intervals resample it" in ended.out
+    assert "m (ai) against people, n = 8: agreed on 50.0% (0.215 to 0.785), kappa 0.000" in ended.err
+    assert ["second", "3", "0", "0"] in [line.split() for line in ended.out.splitlines()]
     missing = veritune("--workspace", root, "feedback", "agreement", "other")
     assert missing.status == 2
     assert missing.lines == ["error: collection 'other': not here; there are main"]

@@ -14,7 +14,7 @@ from feedback.curation.options import Options
 from feedback.database import Database
 from feedback.errors import UserError
 from feedback.formats import import_file
-from feedback.schema import Candidate, Demonstration, Judgement, Rater, Response, user_message
+from feedback.schema import REVISION, Candidate, Demonstration, Judgement, Rater, Response, user_message
 from feedback.versions import load
 from feedback.workspace import SETTINGS_FILE, Workspace
 
@@ -184,13 +184,45 @@ def test_raters_without_overlap_can_not_be_weighed(workspace: Workspace) -> None
         build(workspace, "d", options=Options(aggregation="dawid-skene"))
 
 
+@pytest.mark.parametrize(
+    ("raters", "chosen", "probability", "completions"),
+    [
+        ("all", "good", (1 + 1 + 0.1) / 3, {"Yes.", "So.", "No."}),
+        ("people", "good", 1.0, {"Yes.", "No."}),
+        ("ai", "bad", 0.9, {"So."}),
+    ],
+)
+def test_a_version_can_hold_peoples_word_alone_or_the_models(
+    workspace: Workspace, raters: str, chosen: str, probability: float, completions: set[str]
+) -> None:
+    of = candidate("Which?", "good", "bad")
+    judgements = [
+        vote(of, "ann", 0, rewrite="Yes."),
+        vote(of, "stand-in", 0, "script"),
+        vote(of, "m", 1, "ai", probability=0.9),
+    ]
+    demonstrations = [
+        Demonstration(prompt=user_message("What?"), completion="So.", provenance=f"{REVISION}:1"),
+        Demonstration(prompt=user_message("What?"), completion="No.", provenance="import:x"),
+    ]
+    with Database(workspace.database) as database:
+        database.add("main", [of], judgements, demonstrations)
+    version, _ = build(workspace, "d", (), (1.0, 0.0, 0.0), Options(raters=raters))
+    (pair,) = version.pairs("train")
+    assert (pair["chosen"], pair["probability"]) == (chosen, pytest.approx(probability))
+    assert set(version.demonstrations("train")["completion"]) == completions
+    kinds = {kind for _, kind, _ in version.manifest["raters"]}
+    assert kinds == {"all": {"human", "script", "ai"}, "people": {"human", "script"}, "ai": {"ai"}}[raters]
+
+
 def test_all_bad_options_are_named_together() -> None:
     with pytest.raises(UserError) as error:
-        Options(aggregation="best", conflicts="keep", near_duplicates=0.2)
+        Options(aggregation="best", conflicts="keep", near_duplicates=0.2, raters="ann")
     assert [line.split(":")[0] for line in error.value.lines] == [
         "--aggregate best",
         "--conflicts keep",
         "--near-duplicates 0.2",
+        "--raters ann",
     ]
 
 

@@ -47,7 +47,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD)
     listed = [list(row) for row in rows]
     for index, name in enumerate(columns):
         numeric = bool(listed) and all(_is_number(row[index]) for row in listed)
@@ -55,7 +55,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     for row in listed:
         table.add_row(*(Text(str(cell)) for cell in row))
     # Not a terminal: nothing is folded, so that a line can be searched for.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    if title:
+        # Rich's own titles are folded at the width of the table.
+        console.print(Text(title, style="bold"))
+    console.print(table)
 
 
 def _is_number(cell: object) -> bool:

@@ -33,6 +33,9 @@ def build(
     balance_length: Annotated[
         bool, typer.Option("--balance-length", help="Drop pairs until the longer answer is no likelier to be chosen.")
     ] = False,
+    raters: Annotated[
+        str, typer.Option(help="Whose word counts: all, people (and scripts that stand in for them) or ai.")
+    ] = "all",
     as_json: AsJson = False,
 ) -> None:
     """Make a new version of a dataset from the feedback that is there.
@@ -43,7 +46,7 @@ def build(
     from feedback.curation.options import Options
     from feedback.curation.splits import parse_fractions
 
-    options = Options(aggregate, conflicts, near_duplicates, balance_length)
+    options = Options(aggregate, conflicts, near_duplicates, balance_length, raters)
     version, new = build(current_workspace(), name, from_ or [], parse_fractions(split), options, say)
     if not new:
         say(f"{version.id} holds exactly this already; no new version was made")

@@ -80,16 +80,22 @@ def agreement(collection: Annotated[str, typer.Argument()], as_json: AsJson = Fa
     """Say how far the raters of a collection agree: all of them (alpha), and each two (kappa)."""
     from dataclasses import asdict
 
-    from feedback.curation.agreement import fields_of, pairs_of, said_by_raters
+    from feedback.curation.agreement import VERDICTS, fields_of, judges_against_people, pairs_of, said_by_raters
     from feedback.database import Database
 
     with Database(current_workspace().database) as database:
         database.require([collection])
-        said = said_by_raters(database.candidates([collection]), database.judgements([collection]))
+        candidates, judgements = list(database.candidates([collection])), list(database.judgements([collection]))
+    said = said_by_raters(candidates, judgements)
     fields, raters = fields_of(said), pairs_of(said)
+    judges = judges_against_people(candidates, judgements)
     if as_json:
         print_json(
-            {"fields": [asdict(f) | {"reading": f.reading} for f in fields], "raters": [asdict(p) for p in raters]}
+            {
+                "fields": [asdict(f) | {"reading": f.reading} for f in fields],
+                "raters": [asdict(p) for p in raters],
+                "judges": [asdict(judge) for judge in judges],
+            }
         )
         return
     if not raters:
@@ -108,6 +114,15 @@ def agreement(collection: Annotated[str, typer.Argument()], as_json: AsJson = Fa
         ],
         title="Cohen's kappa; n = what both judged",
     )
+    for judge in judges:
+        kappa = f"kappa {_share(judge.kappa)} ({_interval(*judge.kappa_interval or (None, None))})"
+        agreed = f"agreed on {judge.agreed:.1%} ({_interval(*judge.agreed_interval)})"
+        say(f"{judge.judge} against people, n = {judge.n}: {agreed}, {kappa}")
+        print_table(
+            ["people \\ judge", *VERDICTS],
+            [(verdict, *row) for verdict, row in zip(VERDICTS, judge.cells, strict=True)],
+            title="Which answer, in the order of the alphabet",
+        )
 
 
 def _share(value: float | None) -> str:
