@@ -1,15 +1,17 @@
 """From a label to the report it had a part in, and back, each link checked by its hash."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from evaluation.results import Ancestor, list_results
 from feedback import versions
 from feedback.database import Database
 from feedback.errors import UserError
+from feedback.files import hash_file
 from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
-from training import models, runs
+from training import labelled, models, runs
 from training.runs import Run
 
 Links = dict[str, list[dict[str, Any]]]
@@ -75,7 +77,9 @@ def ancestors(workspace: Workspace, run: Run) -> Iterator[Ancestor]:
     else:
         yield _model_link(manifest["model"])
     version = _version(workspace, manifest["dataset"]["id"])
-    if version is None:
+    if labelled.is_file(manifest["dataset"]["id"]):
+        yield _file_link(**manifest["dataset"])
+    elif version is None:
         yield _missing("dataset", manifest["dataset"]["id"])
     else:
         yield from _labels(version)
@@ -139,6 +143,12 @@ def _model_link(model: dict[str, str]) -> Ancestor:
     except UserError:
         state = "missing"
     return Ancestor(kind="model", id=model["name"], hash=model["hash"], state=state)
+
+
+def _file_link(id: str, fingerprint: str) -> Ancestor:  # noqa: A002
+    path = Path(id)
+    state = ("ok" if hash_file(path) == fingerprint else "altered") if path.is_file() else "missing"
+    return Ancestor(kind="file", id=id, hash=fingerprint, state=state)
 
 
 def _missing(kind: str, name: str) -> Ancestor:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 # What a layer does, by the end of its name in one architecture or another; the longest end that fits decides.
 ROLES = {
-    "q": "q_proj query q_lin wq Wqkv c_attn query_key_value qkv_proj",
-    "k": "k_proj key k_lin wk",
-    "v": "v_proj value v_lin wv",
+    "q": "q_proj query query_proj q_lin wq Wqkv c_attn query_key_value qkv_proj",
+    "k": "k_proj key key_proj k_lin wk",
+    "v": "v_proj value value_proj v_lin wv",
     "o": "o_proj self_attn.out_proj attn.out_proj attention.out_proj out_lin wo attn.Wo attn.c_proj self_attn.dense "
     "attention.output.dense attention.dense self_attention.dense",
     "mlp": "gate_proj up_proj down_proj gate_up_proj fc1 fc2 fc_in fc_out lin1 lin2 c_fc mlp.c_proj Wi mlp.Wo "
@@ -69,7 +69,15 @@ def _role(path: str) -> tuple[str, str]:
     return max(ends, key=lambda fit: len(fit[0]), default=("", ""))
 
 
-def freeze_but_targets(model: "PreTrainedModel", lora: Lora) -> None:
+def head_modules(model: "PreTrainedModel") -> list[str]:
+    """The parts of a model with a head of scores or labels that stand above its layers, each of which can be new."""
+    backbone = model.base_model_prefix
+    above = [name for name, _ in model.named_children() if name != backbone]
+    above += [name for name, _ in model.named_modules() if name == f"{backbone}.pooler"]
+    return [name for name in above if list(model.get_submodule(name).parameters())]
+
+
+def freeze_but_targets(model: "PreTrainedModel", lora: Lora, head: Head) -> None:
     """Leave trainable only what an adapter would sit on, and the head that it brings.
 
     Raises:
@@ -79,8 +87,11 @@ def freeze_but_targets(model: "PreTrainedModel", lora: Lora) -> None:
     targets = lora_targets(lora, linear)
     model.requires_grad_(False)
     for path, layer in linear.items():
-        if any(path == t or path.endswith(f".{t}") for t in (*targets, "score", "classifier")):
+        if any(path == t or path.endswith(f".{t}") for t in targets):
             layer.requires_grad_(True)
+    if head != "causal-lm":
+        for name in head_modules(model):
+            model.get_submodule(name).requires_grad_(True)
 
 
 def add_adapter(model: "PreTrainedModel", lora: Lora, head: Head = "causal-lm") -> "PeftModel":
@@ -99,6 +110,7 @@ def add_adapter(model: "PreTrainedModel", lora: Lora, head: Head = "causal-lm") 
         use_dora=lora.dora,
         use_rslora=lora.rslora,
         target_modules=lora_targets(lora, linear),
+        modules_to_save=None if head == "causal-lm" else head_modules(model),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in linear.values()),
         task_type=TASK_TYPES[head],
     )

@@ -144,17 +144,20 @@ def comparison_rows(
     return encoded, lengths
 
 
-def padded(sequences: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, "torch.Tensor"]:
-    """Sequences of unequal length as `input_ids` and `attention_mask`, padded on the right."""
+def padded(rows: Sequence[Mapping[str, Sequence[int]]], pad_token_id: int) -> dict[str, "torch.Tensor"]:
+    """Rows of `input_ids`, some encoders' also of `token_type_ids`, with an `attention_mask`, padded on the right."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
-    ids = [torch.tensor(sequence) for sequence in sequences]
-    masks = [torch.ones_like(sequence) for sequence in ids]
-    return {
+    ids = [torch.tensor(row["input_ids"]) for row in rows]
+    batch = {
         "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_token_id),
-        "attention_mask": pad_sequence(masks, batch_first=True),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
     }
+    if "token_type_ids" in rows[0]:
+        kinds = [torch.tensor(row["token_type_ids"]) for row in rows]
+        batch["token_type_ids"] = pad_sequence(kinds, batch_first=True)
+    return batch
 
 
 def first_sequence(row: Mapping[str, Any]) -> list[int]:
@@ -166,6 +169,8 @@ def first_sequence(row: Mapping[str, Any]) -> list[int]:
 
 def show(tokenizer: "PreTrainedTokenizerBase", row: Mapping[str, Any]) -> str:
     """One row as text, what the loss sees between ⟦ and ⟧."""
+    if "label" in row:
+        return f"{tokenizer.decode(row['input_ids'])}⟦{row['label']}⟧"
     if "labels" in row:
         start = next(i for i, label in enumerate(row["labels"]) if label != IGNORED)
         return f"{tokenizer.decode(row['input_ids'][:start])}⟦{tokenizer.decode(row['input_ids'][start:])}⟧"

@@ -51,9 +51,12 @@ def load_tokenizer(name: str, recipe: Recipe | None = None) -> "PreTrainedTokeni
     return tokenizer
 
 
-def tokenizer_mistakes(tokenizer: "PreTrainedTokenizerBase", name: str) -> list[str]:
+def tokenizer_mistakes(tokenizer: "PreTrainedTokenizerBase", name: str, head: Head = "causal-lm") -> list[str]:
     """What would keep a model from learning to answer and to stop, each with its remedy."""
     mistakes = []
+    if tokenizer.cls_token_id is not None and head == "labels":
+        # An encoder's, which knows no conversations and pads with a token of its own.
+        return [] if tokenizer.pad_token_id is not None else [f"model {name}: its tokenizer has no pad token"]
     if not tokenizer.chat_template:
         mistakes.append(
             f"model {name}: its tokenizer has no chat template, so the form of a question and its answer is unknown; "
@@ -84,6 +87,15 @@ def load_config(name: str) -> Any:
         raise UserError(
             f"model {name!r}: neither a model folder nor to be had from the hub ({_first_line(error)})"
         ) from None
+
+
+def context(config: Any, tokenizer: "PreTrainedTokenizerBase | None") -> int | None:
+    """How many tokens a model can read, where it says so."""
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is not None and tokenizer is not None and tokenizer.cls_token_id is not None:
+        # Some encoders keep two positions for themselves, and only their tokenizer knows.
+        return min(positions, tokenizer.model_max_length)
+    return positions
 
 
 def load_base(

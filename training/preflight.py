@@ -32,7 +32,7 @@ def check_rows(
             + ("; set examples=chosen to imitate its pairs" if isinstance(recipe, SFTRecipe) else "")
         )
     share = lengths.truncated / lengths.rows
-    if share > MOST_TRUNCATED:
+    if share > MOST_TRUNCATED and recipe.head != "labels":
         raise UserError(
             f"max_length: {share:.0%} of the {lengths.rows} rows are cut off at {max_length} tokens, so most answers "
             "would never show their end; set a larger max_length, or a model with a longer context"

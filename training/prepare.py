@@ -10,12 +10,13 @@ from typing import Any
 
 from feedback import versions
 from feedback.errors import UserError
-from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
-from training import adapters, means, memory, models, preflight, runs
+from training import adapters, labelled, means, memory, models, preflight, runs
 from training.batches import Lengths
 from training.config import Recipe, parse_recipe
+from training.labelled import Data
 from training.means import Means
+from training.recipe import ClassifierRecipe
 from training.runs import Run
 
 DEFAULT_LENGTH = 1024
@@ -35,11 +36,16 @@ class Prepared:
     """A recipe whose every name has been found."""
 
     recipe: Recipe
-    version: DatasetVersion
+    version: Data
     parent: Run | None
     config: Any
     tokenizer: Any
     means: Means
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What a classifier is to tell apart."""
+        return labelled.labels_of(self.version) if self.recipe.head == "labels" else ()
 
     @property
     def max_length(self) -> int:
@@ -62,7 +68,8 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
 
     mistakes: list[str] = []
     values = dict(values)
-    parent = version = config = tokenizer = used = None
+    parent = config = tokenizer = used = None
+    version: Data | None = None
     with _collecting(mistakes):
         parent = runs.find(workspace, values["parent"]) if values.get("parent") else None
         if parent is not None:
@@ -91,7 +98,12 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
         mistakes.append(f"recipe {place}: tracker: {name} is not installed; pip install 'veritune[{name}]'")
     if isinstance(values.get("dataset"), str):
         with _collecting(mistakes):
-            version = versions.load(workspace, values["dataset"])
+            if isinstance(recipe, ClassifierRecipe) and labelled.is_file(recipe.dataset):
+                version = labelled.read(Path(recipe.dataset), recipe.columns)
+            else:
+                version = versions.load(workspace, values["dataset"])
+    if recipe is not None and version is not None and parent is not None and recipe.head == parent.head == "labels":
+        mistakes += _other_labels(parent, labelled.labels_of(version))
     if not values.get("model"):
         mistakes.append(f"recipe {place}: model: missing; add model=FOLDER_OR_HUB_NAME, or set it in veritune.toml")
     elif isinstance(values["model"], str):
@@ -102,14 +114,14 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
                 used = means.choose(recipe, config, place)
             with _collecting(mistakes):
                 tokenizer = models.load_tokenizer(values["model"], recipe)
-                mistakes += models.tokenizer_mistakes(tokenizer, values["model"])
+                mistakes += models.tokenizer_mistakes(tokenizer, values["model"], recipe.head)
                 mistakes += preflight.check_agreement(tokenizer, config, values["model"])
             with _collecting(mistakes):
                 model = models.skeleton(config, recipe.head)
                 if recipe.tuning == "lora":
-                    adapters.freeze_but_targets(model, recipe.lora)
+                    adapters.freeze_but_targets(model, recipe.lora, recipe.head)
                 check_layers(recipe, model)
-            context = getattr(config, "max_position_embeddings", DEFAULT_LENGTH)
+            context = models.context(config, tokenizer) or DEFAULT_LENGTH
             if recipe.max_length is not None and recipe.max_length > context:
                 mistakes.append(
                     f"recipe {place}: max_length: {recipe.max_length} is more than the model's {context} positions"
@@ -136,6 +148,11 @@ def _inherit(values: dict[str, Any], parent: Run, place: str) -> Iterator[str]:
         values["lora"] = inherited["lora"]
     elif values["lora"] != inherited["lora"]:
         yield f"recipe {place}: lora: differs from that of its parent {parent.id}, whose adapter it goes on with"
+
+
+def _other_labels(parent: Run, labels: tuple[str, ...]) -> Iterator[str]:
+    if parent.labels != labels:
+        yield f"dataset: its labels are {', '.join(labels)}; those of the parent {parent.id} {', '.join(parent.labels)}"
 
 
 def _base_after(parent: Run) -> str:

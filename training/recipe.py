@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 # What a model ends in: next words, one score, or one number for each label of a classifier.
 Head = Literal["causal-lm", "score", "labels"]
 SOFT_LABELS = "let each pair's probability be its label; false: take every label as certain"
+# What a row of a classifier's file can hold.
+Column = Literal["text", "context", "question", "answer", "label"]
 PRESETS = ("attention-minimal", "attention", "all-linear")
 
 
@@ -217,4 +219,28 @@ class RewardRecipe(Recipe):
     )
 
 
-METHODS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "reward": RewardRecipe, "dpo": DPORecipe}
+class ClassifierRecipe(Recipe):
+    """Classifier of answers or texts, by a head on the whole model (BERT, arXiv 1810.04805, section 3.2)."""
+
+    head: ClassVar[Head] = "labels"
+    method: Literal["classifier"] = Field(default="classifier", description="a label for an answer or a text")
+    dataset: str = Field(
+        description="NAME or NAME@vN, whose pairs' answers are labelled chosen and rejected; or a file (.jsonl, .csv, "
+        ".parquet) of {text, label} or {context, question, answer, label}, the context being optional"
+    )
+    columns: dict[Column, str] = Field(
+        default={}, description="the file's own names for these, where they differ, e.g. columns.label=hallucinated"
+    )
+    tuning: Literal["lora", "full"] = Field(
+        default="full", description="what trains besides the head: a LoRA adapter on the frozen base, or all weights"
+    )
+    learning_rate: float = _learning_rate(lora=2e-4, full=3e-5)
+    epochs: float = Field(default=3.0, gt=0, description="passes over the training split")
+
+
+METHODS: dict[str, type[Recipe]] = {
+    "sft": SFTRecipe,
+    "reward": RewardRecipe,
+    "dpo": DPORecipe,
+    "classifier": ClassifierRecipe,
+}

@@ -147,7 +147,7 @@ def collator(pad_token_id: int) -> Any:
         return {
             # First, since Trainer weighs a batch's loss by the length of its first tensor.
             "pairs": torch.tensor([len(row["better"]) for row in rows]),
-            **padded(sequences, pad_token_id),
+            **padded([{"input_ids": sequence} for sequence in sequences], pad_token_id),
             "better": torch.tensor(better),
             "worse": torch.tensor(worse),
             "probability": torch.tensor([p for row in rows for p in row["probability"]]),

@@ -61,6 +61,12 @@ class Run:
     def head(self) -> Head:
         return METHODS[self.manifest["method"]].head
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What a classifier tells apart, in the order of its outputs."""
+        names = json.loads((self.weights / "config.json").read_text())["id2label"]
+        return tuple(names[place] for place in sorted(names, key=int))
+
     def require_answers(self) -> None:
         """Make sure that the run's model writes answers.
 

@@ -43,11 +43,16 @@ def count(model: "PreTrainedModel | PeftModel") -> tuple[int, int]:
 
 
 def save(model: "PreTrainedModel | PeftModel", folder: Path) -> None:
-    """Write what was trained as safetensors: the run's adapter, without DPO's frozen copy of it, or all weights."""
+    """Write what was trained as safetensors: the run's adapter, without DPO's frozen copy of it, or all weights.
+
+    An adapter with a head has the configuration beside it, which names its labels.
+    """
     from peft import PeftModel
 
     if isinstance(model, PeftModel):
         model.save_pretrained(str(folder), selected_adapters=["default"])
+        if model.peft_config["default"].task_type == "SEQ_CLS":
+            model.config.save_pretrained(str(folder))
     else:
         model.save_pretrained(str(folder))
 
@@ -73,7 +78,7 @@ def _base(prepared: Prepared) -> "PreTrainedModel":
             trust_remote_code=False,
         )
         return model
-    model = models.load_base(prepared.model, precision, recipe.head, quantize=recipe.quantize)
+    model = models.load_base(prepared.model, precision, recipe.head, prepared.labels, recipe.quantize)
     if prepared.means.backend == "liger":
         from transformers.integrations.liger import apply_liger_kernel
 

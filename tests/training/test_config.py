@@ -37,7 +37,7 @@ def test_an_override_that_is_none_is_refused(override: str) -> None:
 
 
 def test_an_unknown_recipe_names_those_there_are() -> None:
-    with pytest.raises(UserError, match=r"recipe 'dop': neither a file nor one of dpo, reward, sft"):
+    with pytest.raises(UserError, match=f"recipe 'dop': neither a file nor one of {', '.join(sorted(METHODS))}"):
         load_recipe("dop", [])
 
 

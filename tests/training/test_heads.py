@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import set_seed
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DebertaV2Config,
+    DistilBertConfig,
+    PreTrainedConfig,
+    RobertaConfig,
+    set_seed,
+)
 
 from feedback.errors import UserError
 from training import adapters, models
@@ -39,6 +47,29 @@ def test_a_head_is_trained_and_saved_with_the_adapter(
     again = adapters.load_adapter(with_head(tiny_model, head, labels), tmp_path)
     assert torch.equal(again.eval()(input_ids=IDS).logits, adapted.eval()(input_ids=IDS).logits)
     assert not [name for name, parameter in again.named_parameters() if parameter.requires_grad]
+
+
+@pytest.mark.parametrize(
+    ("kind", "whole"),
+    [
+        (BertConfig, {"bert.pooler.dense", "classifier"}),
+        (RobertaConfig, {"classifier.dense", "classifier.out_proj"}),
+        (DistilBertConfig, {"pre_classifier", "classifier"}),
+        (DebertaV2Config, {"pooler.dense", "classifier"}),
+    ],
+)
+def test_an_adapter_brings_all_of_an_encoders_head(kind: type[PreTrainedConfig], whole: set[str]) -> None:
+    """What stands above the layers is new in a pretrained encoder, and would stay random if it did not train."""
+    sizes = {"vocab_size": 40, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
+    model = AutoModelForSequenceClassification.from_config(kind(**sizes, intermediate_size=32))
+    adapted = adapters.add_adapter(model, LORA, "labels")
+    trained = {
+        name.removeprefix("base_model.model.").replace("modules_to_save.default.", "").rsplit(".", 1)[0]
+        for name, parameter in adapted.named_parameters()
+        if parameter.requires_grad and "lora_" not in name
+    }
+    assert trained == whole
+    assert not [name for name, _ in adapted.named_parameters() if "lora_" in name and "layer" not in name]
 
 
 def test_labels_are_named_in_the_models_configuration(tiny_model: Path) -> None:

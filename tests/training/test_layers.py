@@ -159,7 +159,7 @@ def test_a_run_trains_by_these_rates_and_thaws_by_epochs(
 def test_one_layer_alone_is_refused(tiny_model: Path, key: str) -> None:
     recipe = load_recipe("sft", ["dataset=x", "lora.targets=[layers.1.mlp.up_proj]", key])
     model = models.skeleton(models.load_config(str(tiny_model)))
-    adapters.freeze_but_targets(model, recipe.lora)
+    adapters.freeze_but_targets(model, recipe.lora, recipe.head)
     with pytest.raises(UserError, match=rf"{key.split('=')[0]}: all that trains sits in one layer; leave it out"):
         check_layers(recipe, model)
 
