@@ -69,12 +69,14 @@ def reorder(
     """Give the records that wait for an answer the uncertainty that their candidates have now; how many had another."""
     name, _ = project.properties[UNCERTAINTY]
     moved = []
+    progress = Progress(len(candidates), f"{project.name}, order", say)
     for record in listed(argilla, project.id, PENDING):
+        progress.step(1)
         candidate, metadata = candidates.get(record["external_id"]), record["metadata"] or {}
         if candidate and metadata.get(name) != candidate.metadata[UNCERTAINTY]:
             metadata = metadata | {name: candidate.metadata[UNCERTAINTY]}
             moved.append({"external_id": candidate.id, "metadata": metadata})
-    progress = Progress(len(moved), f"{project.name}, order", say)
+    progress = Progress(len(moved), f"{project.name}, new places", say)
     for batch in batches(moved):
         # One that is deleted meanwhile is refused: without fields it is no new record.
         send(argilla, project.id, batch)

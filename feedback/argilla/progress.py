@@ -27,4 +27,5 @@ class Progress:
             self.said = now
             rate = self.done / (now - self.started)
             left = (self.total - self.done) / rate
-            self.say(f"{self.name}: {self.done:,} of {self.total:,} ({rate:,.0f} a second, {left:,.0f} s to go)")
+            digits = 0 if rate >= 10 else 1
+            self.say(f"{self.name}: {self.done:,} of {self.total:,} ({rate:,.{digits}f} a second, {left:,.0f} s to go)")

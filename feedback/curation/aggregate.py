@@ -1,6 +1,7 @@
 """Several raters' judgements to one probability for each pair of answers."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import fsum
@@ -71,9 +72,18 @@ def votes_on(candidate: Candidate, judgement: Judgement) -> Iterator[tuple[PairK
         yield (prompt, min(a, b), max(a, b)), Vote(rater, judgement.rater.kind, for_first, both_bad, judgement.id)
 
 
-def mean_for_first(votes: Sequence[Vote]) -> float:
-    """The mean of the votes, exactly the same in whatever order they came."""
-    return fsum(vote.for_first for vote in votes) / len(votes)
+def words_for_first(votes: Iterable[Vote]) -> dict[str, float]:
+    """What each rater says, of several votes of one the mean: a judge by many principles is one judge."""
+    by_rater: dict[str, list[float]] = defaultdict(list)
+    for vote in votes:
+        by_rater[vote.rater].append(vote.for_first)
+    return {rater: fsum(theirs) / len(theirs) for rater, theirs in by_rater.items()}
+
+
+def mean_for_first(votes: Iterable[Vote]) -> float:
+    """The mean over the raters, exactly the same in whatever order they came."""
+    words = words_for_first(votes)
+    return fsum(words.values()) / len(words)
 
 
 def decide(
@@ -83,13 +93,13 @@ def decide(
 
     Args:
         posterior: how probable it is that the first, the second, neither is better, where a model of the raters says
-            so; without it the mean of the votes decides.
+            so; without it the mean over the raters decides.
         keep_conflicts: make a pair of probability 0.5 of opposed votes of equal weight, the first answer chosen.
     """
     prompt, first, second = key
     if first == second:
         return "identical answers"
-    if sum(vote.both_bad for vote in votes) * 2 > len(votes):
+    if len({vote.rater for vote in votes if vote.both_bad}) * 2 > len({vote.rater for vote in votes}):
         return "both bad"
     if posterior is None:
         for_first = mean_for_first(votes)

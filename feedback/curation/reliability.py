@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from feedback.curation.aggregate import Vote
+from feedback.curation.aggregate import Vote, words_for_first
 
 if TYPE_CHECKING:
     from feedback.curation.dawid_skene import Ballots
@@ -18,10 +18,9 @@ Pattern = tuple[tuple[str, int], ...]
 
 
 def pattern_of(votes: Sequence[Vote]) -> Pattern:
-    """What each vote prefers, not how sure it is: how often a rater is right tells more."""
-    return tuple(
-        sorted((v.rater, TIED if v.for_first == 0.5 else FIRST if v.for_first > 0.5 else SECOND) for v in votes)
-    )
+    """What each rater prefers, not how sure they are: how often a rater is right tells more."""
+    words = words_for_first(votes).items()
+    return tuple(sorted((rater, TIED if p == 0.5 else FIRST if p > 0.5 else SECOND) for rater, p in words))
 
 
 class Reliability:

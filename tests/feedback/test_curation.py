@@ -43,6 +43,24 @@ def test_a_majority_becomes_a_probability() -> None:
     assert len(pair.judgements) == 3
 
 
+def test_a_rater_has_one_voice_however_often_it_spoke() -> None:
+    c = candidate("good", "bad")
+    judge = Rater(kind="ai", name="m")
+    by_principles = [
+        Judgement(
+            candidate_id=c.id, rater=judge, source="constitution", principle=f"p{n}", preferred=1, probability=0.8
+        )
+        for n in range(9)
+    ]
+    (pair,) = decided([c], [vote(c, "ann", 0), *by_principles])
+    assert isinstance(pair, PreferencePair)
+    assert (pair.chosen, pair.probability) == ("good", pytest.approx((1 + 0.2) / 2))
+    assert len(pair.judgements) == 10
+    assert decided([c], [vote(c, "ann", 0), vote(c, "ann", 0), vote(c, "bob", 1)]) == ["conflict"]
+    twice_bad = [vote(c, "ann", "both bad"), vote(c, "ann", "both bad"), vote(c, "bob", 0), vote(c, "cid", 0)]
+    assert isinstance(decided([c], twice_bad)[0], PreferencePair)
+
+
 def test_the_order_of_answers_does_not_make_two_pairs() -> None:
     one, other = candidate("x", "y"), candidate("y", "x")
     (pair,) = decided([one, other], [vote(one, "ann", 0), vote(other, "bob", 1)])

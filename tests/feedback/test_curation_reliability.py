@@ -116,6 +116,7 @@ def test_a_rater_whom_nobody_can_be_compared_with_gets_no_posterior() -> None:
 def test_how_sure_a_rater_was_does_not_count_but_a_tie_does() -> None:
     assert pattern_of(votes(0.6, 0.4, 0.5)) == pattern_of(votes(1.0, 0.0, 0.5))
     assert pattern_of(votes(0.5)) != pattern_of(votes(0.6))
+    assert pattern_of([*votes(1.0), *votes(0.6)]) == pattern_of(votes(1.0))
 
 
 def test_a_rater_without_votes_has_no_accuracy() -> None:

@@ -188,14 +188,21 @@ def _evaluate(
     if as_json:
         print_json(asdict(found) | {"gold": source, "choosing": asdict(choosing), "judging": asdict(judging)})
         return
+    figures = {
+        "accuracy": "accuracy",
+        "as_given": "accuracy as given",
+        "swapped": "accuracy, sides swapped",
+        "flips": "flip rate",
+        "longer": "longer is better",
+    }
+    rows = [(name, q.slice, getattr(q, figure)) for figure, name in figures.items() for q in found.qualities]
     print_table(
-        ["pairs", "accuracy", "as given", "sides swapped", "flip rate", "longer is better", "ties", "unanswered"],
-        [
-            (q.slice, *map(_shown, (q.accuracy, q.as_given, q.swapped, q.flips, q.longer)), q.ties, q.unanswered)
-            for q in found.qualities
-        ],
-        title=f"{found.model} against people, each share with its 95% interval; 50% is chance, and a tie is not right",
+        ["figure", "pairs", "share", "95% interval", "n"],
+        [(name, pairs, f"{s.share:.1%}", f"{s.low:.1%} to {s.high:.1%}", s.n) for name, pairs, s in rows if s],
+        title=f"{found.model} against people; 50% is chance, and a tie is not right",
     )
+    whole = found.qualities[0]
+    say(f"undecided on {whole.ties:,} pairs; no usable answer on {whole.unanswered:,}")
     say(f"left out, since people did not decide: {found.ties:,} ties, {found.conflicts:,} without a majority")
     if found.refused:
         say(f"{found.refused:,} rows refused ({'; '.join(gold.reasons)})")

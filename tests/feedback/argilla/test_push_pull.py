@@ -12,6 +12,7 @@ from feedback.argilla.project import find_projects, sides
 from feedback.argilla.pull import Pulled, pull
 from feedback.argilla.push import push
 from feedback.curation.build import build
+from feedback.curation.options import Options
 from feedback.curation.splits import SPLITS
 from feedback.database import Database
 from feedback.errors import UserError
@@ -304,6 +305,37 @@ def test_a_script_is_no_person(workspace: Workspace) -> None:
     robot.answer(record, preference="A")
     pull(workspace, collection, quiet)
     assert [j.rater.kind for j in said(workspace, collection)] == ["script"]
+
+
+def test_opposed_votes_are_settled_in_a_project_of_their_own(workspace: Workspace, labelling_server: Workspace) -> None:
+    workspace = beside(labelling_server, workspace, overlap=2)
+    agreed, opposed = candidate(0), candidate(1)
+    collection = store(workspace, agreed, opposed)
+    push(workspace, collection, quiet)
+    ann, bob, cid = (sign_in(workspace, name) for name in ("ann", "bob", "cid"))
+    there = records(workspace, collection)
+    for rater, preferred in ((ann, 0), (bob, 1)):
+        rater.answer(there[agreed.id], preference="AB"[sides(agreed).index(0)])
+        rater.answer(there[opposed.id], preference="AB"[sides(opposed).index(preferred)])
+    pull(workspace, collection, quiet)
+    adjudicate = Options(conflicts="adjudicate")
+    name = f"d-{collection}"
+    first, _ = build(workspace, name, [collection], options=adjudicate)
+    assert (first.manifest["pairs"], first.manifest["dropped"]) == (1, {"conflict": 1})
+
+    conflicts = f"{name}-conflicts"
+    workspace = beside(labelling_server, workspace, overlap=1)
+    assert push(workspace, conflicts, quiet).projects == {conflicts: 1}
+    (record,) = records(workspace, conflicts).values()
+    # Nobody is told what was said before.
+    assert record["responses"] == record.get("suggestions", []) == []
+    cid.answer(record, preference="AB"[sides(opposed).index(1)])
+    pull(workspace, conflicts, quiet)
+    second, _ = build(workspace, name, [collection, conflicts], options=adjudicate)
+    assert second.manifest["dropped"] == {}
+    rows = [row for split in SPLITS for row in second.pairs(split)]
+    settled = next(row for row in rows if "1 to 1" in row["chosen"])
+    assert (len(rows), settled["probability"], len(settled["judgements"])) == (2, pytest.approx(2 / 3), 3)
 
 
 # What changes
