@@ -113,7 +113,7 @@ def _train(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
     trainer.attach(run, recipe, report)
     checkpoints = run.checkpoints()
     run.forget_metrics_after(int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0)
-    run.update(total_steps=_total_steps(recipe, len(rows.train)))
+    run.update(total_steps=_total_steps(recipe, len(trainer.train_dataset)))
     trainer.train_from(checkpoints[-1] if checkpoints else None)
 
     if not run.weights.exists():

@@ -140,6 +140,10 @@ class SFTRecipe(Recipe):
     examples: Literal["demonstrations", "chosen", "both"] = Field(
         default="demonstrations", description="what to imitate: demonstrations, the pairs' chosen answers, or both"
     )
+    packing: bool = Field(
+        default=False,
+        description="fill rows of max_length tokens with examples that don't see each other; it pays on a GPU",
+    )
 
 
 class DPORecipe(Recipe):

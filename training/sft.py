@@ -15,7 +15,10 @@ __all__ = ["Trainer", "encode_rows", "make_trainer", "select_rows"]
 
 
 class Trainer(RunTrainer, SFTTrainer):
-    """TRL's SFT: mean cross-entropy over the tokens whose label is not -100."""
+    """TRL's SFT: mean cross-entropy over the tokens whose label is not -100.
+
+    Packed, a batch is one long row; positions that begin anew keep its examples apart.
+    """
 
 
 def select_rows(recipe: SFTRecipe, version: DatasetVersion, split: str) -> Dataset:
@@ -34,9 +37,11 @@ def make_trainer(
 ) -> Trainer:
     """A trainer for rows that are encoded already."""
     common = arguments(recipe, run) | ({} if validation else {"eval_strategy": "no"})
+    if recipe.packing:
+        common["max_length"] = recipe.max_length
     return Trainer(
         model=model,
-        args=SFTConfig(**common, packing=False),
+        args=SFTConfig(**common, packing=recipe.packing),
         train_dataset=train,
         eval_dataset=validation,
         processing_class=tokenizer,
