@@ -104,6 +104,19 @@ def pair_rows(
     return encoded, lengths
 
 
+def answer_rows(
+    tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Mapping[str, Any]], max_length: int
+) -> tuple[list[dict[str, Any]], Lengths]:
+    """The answers of pairs one by one: `prompt_ids`, `completion_ids`, and as `label` whether it is a chosen one."""
+    pairs, lengths = pair_rows(tokenizer, rows, max_length)
+    encoded = [
+        {"prompt_ids": pair["prompt_ids"], "completion_ids": pair[f"{kind}_ids"], "label": kind == "chosen"}
+        for pair in pairs
+        for kind in ("chosen", "rejected")
+    ]
+    return encoded, lengths
+
+
 def comparison_rows(
     tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Mapping[str, Any]], max_length: int
 ) -> tuple[list[dict[str, Any]], Lengths]:
@@ -164,11 +177,16 @@ def first_sequence(row: Mapping[str, Any]) -> list[int]:
     """A row's first prompt and answer."""
     if "input_ids" in row:
         return row["input_ids"]
-    return row["prompt_ids"] + (row["answers"][0] if "answers" in row else row["chosen_ids"])
+    return row["prompt_ids"] + (
+        row["answers"][0] if "answers" in row else row.get("chosen_ids") or row["completion_ids"]
+    )
 
 
 def show(tokenizer: "PreTrainedTokenizerBase", row: Mapping[str, Any]) -> str:
     """One row as text, what the loss sees between ⟦ and ⟧."""
+    if "completion_ids" in row:
+        kind = "good" if row["label"] else "bad"
+        return f"{tokenizer.decode(row['prompt_ids'])}⟦{kind}: {tokenizer.decode(row['completion_ids'])}⟧"
     if "label" in row:
         return f"{tokenizer.decode(row['input_ids'])}⟦{row['label']}⟧"
     if "labels" in row:

@@ -44,21 +44,12 @@ class Trainer(RunTrainer, DPOTrainer):
 
     def log_probs(self, model: Any, inputs: dict[str, torch.Tensor]) -> tuple[Pairs, Any]:
         """What policy and reference make of a batch: chosen answers in its first half, rejected ones in its second."""
-        mask = inputs["completion_mask"]
-        labels = inputs["input_ids"].masked_fill(mask == 0, -100)
-        # TRL's fused head gives log-probabilities of the labels, without ever holding all logits.
-        outputs = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            labels=labels,
-            use_cache=False,
-            fused_lm_head=True,
-        )
+        outputs = answer_log_probs(model, inputs)
         training = model.training
         model.eval()
         reference = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
         model.train(training)
-        policy, tokens = outputs.log_probs.sum(1).chunk(2), mask.sum(1).chunk(2)
+        policy, tokens = outputs.log_probs.sum(1).chunk(2), inputs["completion_mask"].sum(1).chunk(2)
         return Pairs(*policy, *reference, *tokens), outputs
 
     @torch.no_grad()
@@ -84,6 +75,18 @@ class Trainer(RunTrainer, DPOTrainer):
             "mean_token_accuracy": outputs.is_top1.chunk(2)[0][of_chosen].float().mean(),
         }.items():
             self._metrics[mode][name].append(self.accelerator.gather(values).mean().item())
+
+
+def answer_log_probs(model: Any, inputs: dict[str, torch.Tensor]) -> Any:
+    """What a model makes of the answers in a batch, token by token; `log_probs` are zero elsewhere."""
+    # TRL's fused head gives log-probabilities of the labels, without ever holding all logits.
+    return model(
+        input_ids=inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        labels=inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100),
+        use_cache=False,
+        fused_lm_head=True,
+    )
 
 
 def collator(of_trl: Any) -> Any:

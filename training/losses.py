@@ -83,6 +83,20 @@ def sft(pairs: Pairs) -> torch.Tensor:
     return -pairs.chosen.sum() / pairs.chosen_tokens.sum()
 
 
+def odds_ratio(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+    """ORPO's contrast: the odds of the chosen answer against those of the rejected one (arXiv 2403.07691, equation 7).
+
+    Args:
+        chosen, rejected: mean log-probability of the answer's tokens, shape (pairs,).
+    """
+
+    def log_odds(logp: torch.Tensor) -> torch.Tensor:
+        # log(1 - exp(x)), of a probability near one too.
+        return logp - torch.log(-torch.expm1(logp))
+
+    return -logsigmoid(log_odds(chosen) - log_odds(rejected))
+
+
 def sigmoid(pairs: Pairs, beta: float, smoothing: float) -> torch.Tensor:
     """DPO (arXiv 2305.18290, equation 7)."""
     return -logsigmoid(beta * pairs.delta)

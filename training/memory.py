@@ -56,7 +56,7 @@ def estimate(recipe: Recipe, config: Any, max_length: int, sequences: int) -> in
     width = 2 if models.computes_in_bf16(recipe.precision) else 4
     state = SMALL_STATE if recipe.optimizer.endswith("8bit") else FULL_STATE
     if recipe.tuning == "full":
-        copies = 4 if recipe.method == "dpo" else 0
+        copies = 4 if recipe.method in ("dpo", "kto") else 0
         weights = sum(parameter.numel() for parameter in model.parameters()) * (state + copies)
     else:
         weights = _frozen(recipe, model, width) + _adapter_size(recipe, model) * state

@@ -205,6 +205,25 @@ class DPORecipe(Recipe):
         return value
 
 
+class KTORecipe(Recipe):
+    """Kahneman-Tversky optimisation of single answers, good or bad (arXiv 2402.01306); lora.dropout is off."""
+
+    method: Literal["kto"] = Field(default="kto", description="Kahneman-Tversky optimisation")
+    learning_rate: float = _learning_rate(lora=5e-5, full=1e-6)
+    batch_size: int = Field(default=8, ge=2, description="answers in one forward pass on one device")
+    beta: float = Field(default=0.1, gt=0, description="how strongly the policy is held to its reference")
+    desirable_weight: float = Field(default=1.0, gt=0, description="what a chosen answer counts")
+    undesirable_weight: float = Field(default=1.0, gt=0, description="what a rejected answer counts")
+
+
+class ORPORecipe(Recipe):
+    """Odds ratio preference optimisation on pairs, without a reference (arXiv 2403.07691)."""
+
+    method: Literal["orpo"] = Field(default="orpo", description="odds ratio preference optimisation")
+    learning_rate: float = _learning_rate(lora=5e-5, full=5e-6)
+    odds_weight: float = Field(default=0.1, gt=0, description="weight of the odds ratio's loss (lambda)")
+
+
 class RewardRecipe(Recipe):
     """Reward model on pairs (Bradley-Terry; InstructGPT, arXiv 2203.02155, equation 1)."""
 
@@ -247,4 +266,6 @@ METHODS: dict[str, type[Recipe]] = {
     "reward": RewardRecipe,
     "dpo": DPORecipe,
     "classifier": ClassifierRecipe,
+    "kto": KTORecipe,
+    "orpo": ORPORecipe,
 }
