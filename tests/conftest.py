@@ -35,6 +35,8 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(f"{service}_URL", raising=False)
         monkeypatch.delenv(f"{service}_KEY", raising=False)
     monkeypatch.delenv(workspaces.ENVIRONMENT_VARIABLE, raising=False)
+    # Runs of tests wait for each other's, not for those of the person or of other tests.
+    monkeypatch.setenv("VERITUNE_QUEUE", str(tmp_path / "queue"))
     monkeypatch.chdir(tmp_path)
 
 

@@ -1,12 +1,14 @@
 """`train`: from a recipe to a finished run; `resume`: on from the last whole checkpoint."""
 
+import json
 import logging
+import os
 import platform
 import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import import_module
@@ -15,10 +17,11 @@ from typing import Any
 
 from feedback.errors import UserError
 from feedback.files import atomic_folder, hash_folder, write_atomic
+from feedback.lock import held
 from feedback.workspace import Workspace
-from training import models, quantised, runs, trainable
+from training import models, quantised, queueing, runs, stopping, trainable
 from training.config import Recipe, read_recipe
-from training.prepare import Prepared, Rows, encode, prepare
+from training.prepare import Prepared, Rows, check_memory, encode, prepare
 from training.reward_quality import sentence
 from training.runs import Run
 
@@ -28,32 +31,46 @@ PACKAGES = ("veritune", "torch", "transformers", "trl", "peft")
 Report = Callable[[str], None]
 
 
-def train(workspace: Workspace, recipe_name: str, overrides: list[str], report: Report) -> Run:
-    """Check a recipe, train it to its end, and leave what it trained in the run's folder.
+def train(
+    workspace: Workspace,
+    recipe_name: str,
+    overrides: list[str],
+    report: Report,
+    begun: Callable[[Run], None] = lambda run: None,
+) -> Run:
+    """Check a recipe, train it to its end when its turn comes, and leave what it trained in the run's folder.
 
     Args:
         overrides: `key=value`, as on the command line.
-        report: takes the lines that a person at the screen reads.
+        report: takes the lines that a person at the screen reads; the run's log has them too.
+        begun: told of the run as soon as there is one.
 
     Raises:
         UserError: everything that is wrong with the recipe and what it names, together.
         TrainingError: training had to be stopped.
+        Stopped: somebody asked for its end.
     """
     prepared = prepare(workspace, *read_recipe(recipe_name, overrides))
     rows = encode(prepared)
-    run = runs.create(workspace, prepared.recipe.method, prepared.recipe, _first_manifest(prepared))
-    _execute(run, prepared, rows, report)
+    if not queueing.in_use(queueing.devices()):
+        # What is free now is what it will find when it begins; otherwise only its turn will tell.
+        check_memory(prepared, rows)
+    run = runs.create(workspace, prepared.recipe.method)
+    with stopping.heeded(), _at_work(run):
+        run.begin(prepared.recipe, {"state": "queued"} | _first_manifest(prepared))
+        begun(run)
+        _execute(run, prepared, rows, report)
     return run
 
 
-def resume(workspace: Workspace, run_id: str, report: Report) -> Run:
+def resume(workspace: Workspace, run_id: str, report: Report, begun: Callable[[Run], None] = lambda run: None) -> Run:
     """Go on with a run that did not finish; what follows equals what would have followed.
 
     Raises:
-        UserError: it finished, it is running, or its inputs are no longer what they were.
+        UserError: it finished, it is at work, or its inputs are no longer what they were.
     """
     run = runs.find(workspace, run_id)
-    if run.state in ("finished", "running"):
+    if run.state == "finished" or run.active:
         raise UserError(f"run {run_id}: {run.state}; only a run that ended before its end can be resumed")
     prepared = prepare(workspace, run.recipe.model_dump(), str(run.folder / "recipe.yaml"))
     manifest, now = run.manifest, _first_manifest(prepared)
@@ -63,28 +80,45 @@ def resume(workspace: Workspace, run_id: str, report: Report) -> Run:
             *(f"run {run_id}: its {k} is no longer what it was trained on; start a new run" for k in changed)
         )
     rows = encode(prepared)
-    run.update(state="running", process=runs.this_process(), error=None)
-    _execute(run, prepared, rows, report)
+    with stopping.heeded(), _at_work(run):
+        run.update(state="queued", preflight=None, error=None)
+        begun(run)
+        _execute(run, prepared, rows, report)
     return run
 
 
-def _execute(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
-    with _logged(run):
+@contextmanager
+def _at_work(run: Run) -> Iterator[None]:
+    """Hold the run for this process, which says in its lock what others need to know to wait for it or to end it."""
+    with ExitStack() as stack:
         try:
-            _train(run, prepared, rows, report)
+            file = stack.enter_context(held(run.lock))
+        except BlockingIOError:
+            raise UserError(f"run {run.id}: another process has just begun to work on it") from None
+        file.write(json.dumps({"host": platform.node(), "pid": os.getpid(), "devices": queueing.devices()}) + "\n")
+        file.flush()
+        yield
+
+
+def _execute(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
+    with _logged(run, report) as tell:
+        try:
+            with queueing.turn(run.lock, lambda _: tell(f"{run.id} is queued{run.place}")):
+                run.update(state="running")
+                _train(run, prepared, rows, tell)
         except KeyboardInterrupt:
-            run.update(state="stopped", process=None)
+            run.update(state="stopped")
+            tell(f"{run.id} stopped; `veritune train resume {run.id}` goes on from {_last_whole(run)}")
             raise
         except BaseException as error:
             logging.getLogger(__name__).error(traceback.format_exc())
-            run.update(state="failed", process=None, error=" ".join(str(error).split())[:1000])
+            run.update(state="failed", error=" ".join(str(error).split())[:1000])
             raise
-    run.update(
-        state="finished",
-        process=None,
-        finished_at=datetime.now(UTC).isoformat(),
-        weights=hash_folder(run.weights),
-    )
+
+
+def _last_whole(run: Run) -> str:
+    checkpoints = run.checkpoints()
+    return checkpoints[-1].name if checkpoints else "its beginning"
 
 
 def _train(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
@@ -92,7 +126,8 @@ def _train(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
 
     from training.layers import check_layers
 
-    recipe, tokenizer, checks = prepared.recipe, prepared.tokenizer, rows.checks
+    recipe, tokenizer = prepared.recipe, prepared.tokenizer
+    checks = rows.checks | check_memory(prepared, rows)
     method = import_module(f"training.{recipe.method}")
     model = trainable.load(prepared)
     trained, parameters = trainable.count(model)
@@ -114,13 +149,14 @@ def _train(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
     checkpoints = run.checkpoints()
     run.forget_metrics_after(int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0)
     run.update(total_steps=_total_steps(recipe, len(trainer.train_dataset)))
+    stopping.wait_for_a_step()
     trainer.train_from(checkpoints[-1] if checkpoints else None)
-
     if not run.weights.exists():
         with atomic_folder(run.weights) as staging:
             trainable.save(model, staging)
             tokenizer.save_pretrained(str(staging))
     write_atomic(run.folder / "MODEL_CARD.md", _card(run, prepared))
+    run.update(state="finished", finished_at=datetime.now(UTC).isoformat(), weights=hash_folder(run.weights))
 
 
 def _total_steps(recipe: Recipe, rows: int) -> int:
@@ -133,8 +169,6 @@ def _total_steps(recipe: Recipe, rows: int) -> int:
 def _first_manifest(prepared: Prepared) -> dict[str, Any]:
     parent = prepared.parent
     return {
-        "state": "running",
-        "process": runs.this_process(),
         "created_at": datetime.now(UTC).isoformat(),
         "command": shlex.join(["veritune", *sys.argv[1:]]),
         "recipe": prepared.recipe.model_dump(),
@@ -182,14 +216,22 @@ def _measured(run: Run) -> str:
 
 
 @contextmanager
-def _logged(run: Run) -> Iterator[None]:
-    """Send what libraries log and warn to the run's log.txt as long as it runs."""
-    handler = logging.FileHandler(run.folder / "log.txt")
+def _logged(run: Run, report: Report) -> Iterator[Report]:
+    """Send what libraries log and warn to the run's log.txt as long as it runs; what is reported goes there too."""
+    handler = logging.FileHandler(run.log)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    root = logging.getLogger()
+    # A full disk is noticed where something is lost by it.
+    handler.handleError = lambda record: None  # type: ignore[method-assign]
+    root, ours = logging.getLogger(), logging.getLogger("run")
+    ours.setLevel(logging.INFO)
     root.addHandler(handler)
+
+    def tell(line: str) -> None:
+        ours.info(line)
+        report(line)
+
     try:
-        yield
+        yield tell
     finally:
         root.removeHandler(handler)
         handler.close()

@@ -164,16 +164,24 @@ def encode(prepared: Prepared) -> Rows:
     """Turn the dataset into token ids, and check that a run on them can work.
 
     Raises:
-        UserError: nothing to train on, most answers cut off, or more memory needed than is free.
+        UserError: nothing to train on, or most answers cut off.
     """
     recipe = prepared.recipe
     method = import_module(f"training.{recipe.method}")
     train, lengths = _encode_split(method, prepared, "train")
     validation, _ = _encode_split(method, prepared, "validation")
     checks = preflight.check_rows(recipe, prepared.tokenizer, train, lengths, prepared.max_length)
-    sequences = preflight.sequences_at_once(recipe, train)
-    checks |= memory.check(recipe, prepared.config, prepared.max_length, sequences)
     return Rows(train, validation, checks)
+
+
+def check_memory(prepared: Prepared, rows: Rows) -> dict[str, Any]:
+    """Compare what a step needs with what is free now.
+
+    Raises:
+        UserError: more than is free.
+    """
+    sequences = preflight.sequences_at_once(prepared.recipe, rows.train)
+    return memory.check(prepared.recipe, prepared.config, prepared.max_length, sequences)
 
 
 def _encode_split(method: Any, prepared: Prepared, split: str) -> tuple[list[dict[str, list[int]]], Lengths]:

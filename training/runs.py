@@ -12,13 +12,17 @@ import yaml
 
 from feedback.errors import UserError
 from feedback.files import hash_folder, write_atomic
+from feedback.lock import is_held
 from feedback.workspace import Workspace
+from training import queueing
 from training.config import Recipe, parse_recipe
 from training.recipe import METHODS, Head
 
 MANIFEST = "manifest.json"
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 KEPT_CHECKPOINTS = 2
+# States of a run that a process has in hand.
+ACTIVE = ("queued", "running")
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,13 @@ class Run:
         if self.head != "causal-lm":
             raise UserError(f"run {self.id}: a {self.manifest['method']} model, which judges answers and writes none")
 
+    def begin(self, recipe: Recipe, manifest: Mapping[str, Any]) -> None:
+        """Write what a run must have to be one."""
+        (self.folder / "checkpoints").mkdir()
+        write_atomic(self.folder / "recipe.yaml", yaml.safe_dump(recipe.model_dump(), sort_keys=False))
+        text = json.dumps({"run_id": self.id, "method": recipe.method, **manifest}, indent=2, ensure_ascii=False)
+        write_atomic(self.folder / MANIFEST, text + "\n")
+
     def update(self, **entries: Any) -> None:
         """Change entries of the manifest, whole or not at all."""
         text = json.dumps(self.manifest | entries, indent=2, ensure_ascii=False)
@@ -103,12 +114,41 @@ class Run:
             shutil.rmtree(path)
 
     @property
+    def log(self) -> Path:
+        """What the run reported, and what libraries logged meanwhile."""
+        return self.folder / "log.txt"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that works on the run, which says in it who it is."""
+        return self.folder / "lock"
+
+    @property
     def state(self) -> str:
-        """running, finished, failed, stopped (by the user) or interrupted (its process is gone)."""
-        manifest = self.manifest
-        return (
-            "interrupted" if manifest["state"] == "running" and not _alive(manifest["process"]) else manifest["state"]
-        )
+        """queued, running, finished, failed, stopped (by the user) or interrupted (its process is gone)."""
+        state: str = self.manifest["state"]
+        if state in ACTIVE and not is_held(self.lock):
+            # It may have come to its end between the two looks.
+            state = self.manifest["state"]
+            return "interrupted" if state in ACTIVE else state
+        return state
+
+    @property
+    def active(self) -> bool:
+        """Whether a process is at work on it, or waits for its turn to be."""
+        return self.state in ACTIVE
+
+    @property
+    def waits_for(self) -> list[str]:
+        """The runs before this one in the queue, by id, or by folder where they are another workspace's."""
+        before = queueing.waits_for(self.lock)
+        return [folder.name if folder.parent == self.folder.parent else str(folder) for folder in before]
+
+    @property
+    def place(self) -> str:
+        """Its place in the queue, in words."""
+        before = self.waits_for
+        return f", position {len(before)}, behind {', '.join(before)}" if before else ""
 
     def status(self) -> dict[str, Any]:
         """What `train status --json` prints."""
@@ -119,6 +159,7 @@ class Run:
         return {
             "run_id": self.id,
             "state": self.state,
+            "waits_for": self.waits_for,
             "method": manifest["method"],
             "step": latest.pop("step", 0),
             "total_steps": manifest["total_steps"],
@@ -141,8 +182,8 @@ class Run:
             raise UserError(f"run {self.id}: the files in {self.weights} no longer match its manifest; train it again")
 
 
-def create(workspace: Workspace, method: str, recipe: Recipe, manifest: Mapping[str, Any]) -> Run:
-    """Make the folder of a new run, numbered within its method."""
+def create(workspace: Workspace, method: str) -> Run:
+    """Make the folder of a new run, numbered within its method; `begin` makes it a run."""
     number = max(
         (int(run.id.split("-")[-1]) for run in list_runs(workspace) if run.id.startswith(f"{method}-")), default=0
     )
@@ -151,13 +192,9 @@ def create(workspace: Workspace, method: str, recipe: Recipe, manifest: Mapping[
         run = Run(workspace.runs / f"{method}-{number}")
         try:
             run.folder.mkdir(parents=True)
-            break
+            return run
         except FileExistsError:
             continue
-    (run.folder / "checkpoints").mkdir()
-    write_atomic(run.folder / "recipe.yaml", yaml.safe_dump(recipe.model_dump(), sort_keys=False))
-    write_atomic(run.folder / MANIFEST, json.dumps({"run_id": run.id, "method": method, **manifest}, indent=2) + "\n")
-    return run
 
 
 def find(workspace: Workspace, run_id: str) -> Run:
@@ -177,23 +214,3 @@ def list_runs(workspace: Workspace) -> list[Run]:
     """All runs, oldest first."""
     runs = [Run(path.parent) for path in workspace.runs.glob(f"*/{MANIFEST}")]
     return sorted(runs, key=lambda run: run.manifest["created_at"])
-
-
-def this_process() -> dict[str, float]:
-    """Names this process so that another one with the same number is not taken for it."""
-    import os
-
-    import psutil
-
-    return {"pid": os.getpid(), "started": psutil.Process().create_time()}
-
-
-def _alive(process: Mapping[str, float]) -> bool:
-    import psutil
-
-    try:
-        found = psutil.Process(int(process["pid"]))
-        # A killed child that nobody has waited for still has its number.
-        return found.create_time() == process["started"] and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

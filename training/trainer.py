@@ -1,10 +1,8 @@
 """What every method's trainer shares: whole checkpoints, metrics.jsonl, schedule, and a check of the first step."""
 
-import json
 import math
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,8 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback, Tra
 from feedback.files import sync_tree
 from training import means, models, schedules
 from training.batches import first_sequence
+from training.callbacks import Metrics, Report, StopWhereWhole
+from training.errors import TrainingError
 from training.layers import GradualUnfreezing, discriminate, trained_layers
 from training.models import checksums
 from training.recipe import Recipe
@@ -23,12 +23,6 @@ from training.runs import Run
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState
-
-Report = Callable[[str], None]
-
-
-class TrainingError(Exception):
-    """A run that must not go on; the message says why and what to try."""
 
 
 def arguments(recipe: Recipe, run: Run) -> dict[str, Any]:
@@ -54,8 +48,11 @@ def arguments(recipe: Recipe, run: Run) -> dict[str, Any]:
         "save_steps": recipe.checkpoint_every,
         "logging_steps": recipe.log_every,
         "logging_nan_inf_filter": False,
-        "eval_strategy": "steps" if recipe.validate_every else "epoch",
-        "eval_steps": recipe.validate_every,
+        # Once an epoch is put as a number of steps when that is known, so that what is due at a step is written before
+        # its checkpoint, and a resumed run has nothing to make up for.
+        "eval_strategy": "steps",
+        "eval_steps": recipe.validate_every or 1,
+        "logging_first_step": True,
         "report_to": recipe.tracker,
         "run_name": run.id,
         "remove_unused_columns": False,
@@ -83,7 +80,11 @@ class RunTrainer:
         self.run, self.recipe = run, recipe
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
+        if recipe.validate_every is None:
+            rows_in_a_step = self.args.train_batch_size * self.args.world_size * recipe.gradient_accumulation
+            self.args.eval_steps = -(-len(self.train_dataset) // rows_in_a_step)
         self.add_callback(Metrics(run, report))
+        self.add_callback(StopWhereWhole())
         if recipe.gradual_unfreezing:
             self.add_callback(GradualUnfreezing(trained_layers(self.model)))
         self.add_callback(FirstStep(self))
@@ -133,6 +134,7 @@ class RunTrainer:
     if TYPE_CHECKING:
         optimizer: torch.optim.Optimizer
         state: TrainerState
+        args: TrainingArguments
         model: Any
         train_dataset: Any
         data_collator: Callable[..., Any]
@@ -142,52 +144,6 @@ class RunTrainer:
         def add_callback(self, callback: Any) -> None: ...
         def remove_callback(self, callback: Any) -> None: ...
         def train(self, resume_from_checkpoint: str | None) -> Any: ...
-
-
-class Metrics(TrainerCallback):
-    """Writes metrics.jsonl, tells the person at the screen how far it is, and stops a run that diverged."""
-
-    def __init__(self, run: Run, report: Report) -> None:
-        self.path = run.folder / "metrics.jsonl"
-        self.report = report
-        self.began: tuple[float, int] | None = None
-        self.told = 0.0
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: "TrainerState", control: "TrainerControl", **_: Any
-    ) -> None:
-        self.began = (time.monotonic(), state.global_step)
-
-    def on_step_end(self, args: TrainingArguments, state: "TrainerState", control: "TrainerControl", **_: Any) -> None:
-        # A line that averages over steps on both sides of a checkpoint could not be written again after a resume.
-        if state.global_step % args.save_steps == 0 or state.global_step == state.max_steps:
-            control.should_log = True
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: "TrainerState",
-        control: "TrainerControl",
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        if not logs or "train_runtime" in logs:
-            return
-        if state.is_world_process_zero:
-            with self.path.open("a") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
-        loss = logs.get("loss")
-        if loss is not None and not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} at step {state.global_step}; the last whole checkpoint is kept; "
-                f"try a lower learning_rate than {args.learning_rate:g}"
-            )
-        now = time.monotonic()
-        if loss is not None and (now - self.told > 3 or state.global_step == state.max_steps):
-            self.told = now
-            began, first = self.began or (now, 0)
-            left = (now - began) / max(1, state.global_step - first) * (state.max_steps - state.global_step)
-            self.report(f"step {state.global_step}/{state.max_steps}, loss {loss:.4f}, about {left:.0f} s left")
 
 
 class FirstStep(TrainerCallback):
@@ -235,6 +191,9 @@ class FirstStep(TrainerCallback):
                 "for one; this is a fault of veritune"
             )
         del self.logits, self.before
+        if state.is_world_process_zero:
+            run = self.trainer.run
+            run.update(preflight=(run.manifest.get("preflight") or {}) | {"first_step": "passed"})
 
     @torch.no_grad()
     def _logits(self) -> torch.Tensor:

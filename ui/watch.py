@@ -158,7 +158,7 @@ class Watch:
     def _finish(self, batch: Batch) -> Batch:
         command = ["train", "run", self.recipe, *self.overrides, f"dataset={batch.version}"]
         run, failed = self._run_of(command), None
-        while run is not None and run.state == "running":
+        while run is not None and run.active:
             # Of a watch that was killed: it ends by itself, at the latest when it has something to say.
             time.sleep(1)
         if run is None:

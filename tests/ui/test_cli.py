@@ -55,6 +55,7 @@ COMMANDS = [
     ("train",),
     ("train", "recipe"),
     ("train", "resume"),
+    ("train", "stop"),
     ("train", "list"),
     ("train", "status"),
     ("train", "logs"),

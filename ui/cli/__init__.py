@@ -55,6 +55,7 @@ def main() -> None:
     # What libraries announce to each other's developers is not for the person at the screen.
     warnings.filterwarnings("ignore", category=FutureWarning)
     from feedback.errors import UserError
+    from training.errors import TrainingError
 
     try:
         app()
@@ -62,6 +63,9 @@ def main() -> None:
         for line in error.lines:
             say(f"error: {line}")
         sys.exit(2)
+    except TrainingError as error:
+        say(f"failed: {error}")
+        sys.exit(1)
     except KeyboardInterrupt:
         say("stopped")
         sys.exit(130)

@@ -1,6 +1,8 @@
 """`veritune train`: runs."""
 
 import json
+import time
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -8,6 +10,7 @@ import typer.core
 
 from ui.cli.common import AsJson, current_workspace, print_json, print_table, say
 
+Detach = Annotated[bool, typer.Option("--detach", help="Return when the run has passed its checks, and let it go on.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, e.g. dpo-1.")]
 
 
@@ -30,13 +33,14 @@ app = typer.Typer(
 def run(
     recipe: Annotated[str, typer.Argument(help="A method (sft, reward, dpo, ...) or a recipe file.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE")] = None,
+    detach: Detach = False,
     as_json: AsJson = False,
 ) -> None:
     """Train by a recipe; `train run` can be left out: veritune train dpo dataset=lessons learning_rate=1e-4."""
-    from training.launch import train
+    from training import detached, launch
 
-    finished = train(current_workspace(), recipe, overrides or [], say)
-    _end(finished, as_json)
+    begin = detached.start if detach else launch.train
+    _tell(begin(current_workspace(), recipe, overrides or [], say), as_json)
 
 
 @app.command()
@@ -52,11 +56,31 @@ def recipe(name: Annotated[str, typer.Argument(help="A method, e.g. dpo.")]) -> 
 
 
 @app.command()
-def resume(run_id: RunId, as_json: AsJson = False) -> None:
+def resume(run_id: RunId, detach: Detach = False, as_json: AsJson = False) -> None:
     """Go on with a run that was stopped or killed, from its last whole checkpoint."""
-    from training.launch import resume
+    from training import detached, launch
 
-    _end(resume(current_workspace(), run_id, say), as_json)
+    _tell((detached if detach else launch).resume(current_workspace(), run_id, say), as_json)
+
+
+@app.command()
+def stop(
+    run_id: RunId,
+    wait: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds to come to a step that is logged and to save there; then it ends at once."),
+    ] = 120,
+    as_json: AsJson = False,
+) -> None:
+    """End a run that is at work or queued; `train resume` goes on with it."""
+    from training import stopping
+    from training.runs import find
+
+    found = find(current_workspace(), run_id)
+    if found.active and not as_json:
+        say(f"{run_id} ends after the next step that it logs, or in {wait:g} s")
+    stopping.stop(found, wait)
+    _tell(found, as_json)
 
 
 @app.command("list")
@@ -69,6 +93,8 @@ def list_(as_json: AsJson = False) -> None:
         print_json(rows)
     else:
         columns = ("run_id", "state", "method", "step", "total_steps", "dataset", "parent")
+        for row in rows:
+            row["state"] += f" ({len(row['waits_for'])})" if row["waits_for"] else ""
         print_table(columns, [[row[key] if row[key] is not None else "-" for key in columns] for row in rows])
 
 
@@ -81,7 +107,11 @@ def status(run_id: RunId, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    rows = [(key, found[key]) for key in ("state", "method", "step", "total_steps", "dataset", "parent", "error")]
+    found["waits_for"] = ", ".join(found["waits_for"]) or None
+    rows = [
+        (key, found[key])
+        for key in ("state", "waits_for", "method", "step", "total_steps", "dataset", "parent", "error")
+    ]
     rows += sorted(
         (key, f"{value:.6g}" if isinstance(value, float) else value) for key, value in found["metrics"].items()
     )
@@ -89,17 +119,31 @@ def status(run_id: RunId, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def logs(run_id: RunId) -> None:
-    """Print what a run logged."""
+def logs(
+    run_id: RunId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends or Ctrl-C.")] = False,
+) -> None:
+    """Print what a run reported and what libraries logged meanwhile."""
     from training.runs import find
 
-    path = find(current_workspace(), run_id).folder / "log.txt"
-    print(path.read_text(errors="replace") if path.is_file() else "", end="")
+    found = find(current_workspace(), run_id)
+    if not found.log.is_file():
+        return
+    with found.log.open(errors="replace") as log, suppress(KeyboardInterrupt):
+        while True:
+            active = found.active
+            for chunk in iter(lambda: log.read(1 << 16), ""):
+                print(chunk, end="", flush=True)
+            if not (follow and active):
+                break
+            time.sleep(0.2)
 
 
-def _end(run: Any, as_json: bool) -> None:
+def _tell(run: Any, as_json: bool) -> None:
+    state = run.state
     if as_json:
-        print(json.dumps({"run_id": run.id, "state": run.state}))
-    else:
-        judges = f"feedback judge COLLECTION --model {run.id}"
-        say(f"{run.id} {run.state}; next: veritune {f'eval {run.id}' if run.head == 'causal-lm' else judges}")
+        print(json.dumps({"run_id": run.id, "state": state}))
+        return
+    uses = f"eval {run.id}" if run.head == "causal-lm" else f"feedback judge COLLECTION --model {run.id}"
+    after = {"finished": uses, "stopped": f"train resume {run.id}"}.get(state, f"train status|logs|stop {run.id}")
+    say(f"{run.id} {state}; next: veritune {after}")

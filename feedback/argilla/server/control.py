@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from feedback.argilla.server.address import local_url, require_free
 from feedback.argilla.server.environment import python_of_server
-from feedback.argilla.server.lock import only_one
 from feedback.errors import UserError
 from feedback.files import write_atomic
+from feedback.lock import only_one
 from feedback.workspace import Workspace
 
 if TYPE_CHECKING:

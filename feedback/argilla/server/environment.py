@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from feedback.argilla.server.lock import only_one
 from feedback.errors import UserError
 from feedback.files import content_hash, write_atomic
+from feedback.lock import only_one
 
 NAME = "argilla-server-2.8.0"
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
