@@ -229,6 +229,14 @@ def _preferences(candidate: Candidate, judgement: Judgement) -> Iterator[tuple[t
         yield pair, undecided if probability == 0.5 else "first" if better < other else "second"
 
 
+def of_people(said: Said) -> Said:
+    """The same without the AI judges: a bad one would pass for people who do not agree."""
+    return {
+        field: {unit: {r: v for r, v in words.items() if not r.endswith("(ai)")} for unit, words in units.items()}
+        for field, units in said.items()
+    }
+
+
 def fields_of(said: Said, seed: int = 0) -> list[FieldAgreement]:
     """Krippendorff's alpha of every field (Computing Krippendorff's Alpha-Reliability, 2011), with an interval."""
     import numpy as np

@@ -11,7 +11,7 @@ from typing import Any
 from feedback.argilla.progress import Progress
 from feedback.curation import contamination, duplicates, length
 from feedback.curation.aggregate import decide
-from feedback.curation.agreement import PREFERENCE, AgainstPeople, fields_of, pairs_of, said_of_pair
+from feedback.curation.agreement import PREFERENCE, AgainstPeople, fields_of, of_people, pairs_of, said_of_pair
 from feedback.curation.ballots import BallotBox, Pair
 from feedback.curation.intervals import wilson
 from feedback.curation.options import STANDARD, Options
@@ -138,10 +138,12 @@ class _Making:
             self._send_to_adjudication(opposed)
         if said:
             (field,), raters = fields_of({PREFERENCE: said}), pairs_of({PREFERENCE: said})
+            (people,) = fields_of(of_people({PREFERENCE: said}))
             self.details["agreement"] = {
                 "judged_twice": judged_twice,
                 "field": asdict(field),
                 "reading": field.reading,
+                "people": asdict(people) | {"reading": people.reading},
                 "raters": [asdict(p) | {"agreed_interval": wilson(round(p.agreed * p.n), p.n)} for p in raters],
             }
         self.details["judges"] = [asdict(judge) for judge in judges.result()]

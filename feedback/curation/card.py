@@ -68,10 +68,10 @@ mean of the votes stands.
 
 
 def _agreement(found: Mapping[str, Any]) -> str:
-    field = found["field"]
-    alpha = "no alpha, for lack of variation" if field["alpha"] is None else f"alpha {field['alpha']:.3f}"
-    if field["low"] is not None:
-        alpha += f" ({field['low']:.3f} to {field['high']:.3f})"
+    field, people = found["field"], found["people"]
+    alone = ""
+    if people["units"] and people["raters"] < field["raters"]:
+        alone = f"People alone: {_alpha(people)}, n = {people['units']}: {people['reading']}.\n"
     drawn = f", a random sample of {found['judged_twice']}" if field["units"] < found["judged_twice"] else ""
     rows = [
         (p["first"], p["second"], p["n"], _share(p["agreed"]), _number(p["kappa"]), _ends(p["low"], p["high"]))
@@ -79,10 +79,18 @@ def _agreement(found: Mapping[str, Any]) -> str:
     ]
     return f"""## How far the raters agree
 
-Krippendorff's {alpha}, n = {field["units"]} pairs that two raters or more judged{drawn}: {found["reading"]}.
-Cohen's kappa of each two:
+Krippendorff's {_alpha(field)}, n = {field["units"]} pairs that two raters or more judged{drawn}: {found["reading"]}.
+{alone}Cohen's kappa of each two:
 
 {_table(["rater", "and rater", "n", "agreed on", "kappa", "95% interval"], rows)}"""
+
+
+def _alpha(field: Mapping[str, Any]) -> str:
+    if field["alpha"] is None:
+        return "no alpha, for lack of variation"
+    return f"alpha {field['alpha']:.3f}" + (
+        f" ({_ends(field['low'], field['high'])})" if field["low"] is not None else ""
+    )
 
 
 def _judges(found: Sequence[Mapping[str, Any]]) -> str:

@@ -103,7 +103,11 @@ def test_the_command_prints_who_agrees_with_whom(veritune: Callable[..., Any], w
         database.add("main", candidates, judgements)
     root = str(workspace.root)
     found = veritune("--workspace", root, "feedback", "agreement", "main", "--json")
-    assert found["fields"][0]["units"] == 8
+    both, people = found["fields"]
+    assert (both["field"], both["units"], both["raters"]) == ("preference", 8, 3)
+    assert (people["field"], people["units"], people["raters"]) == ("preference, people alone", 8, 2)
+    # What the judge says is one answer always, which is no disagreement of the two people.
+    assert both["alpha"] < 0.5 < people["alpha"]
     assert found["raters"][0]["agreed"] == 0.875
     # The last pair is a tie of ann and bob.
     assert found["judges"][0]["cells"] == [[4, 0, 0], [3, 0, 0], [1, 0, 0]]

@@ -106,6 +106,9 @@ def test_the_card_tells_it_all_and_its_plots_are_pictures(workspace: Workspace) 
     assert low < 0.8 < high
     assert f"| bob (human) | 300 | {accuracies['bob (human)']['accuracy']:.1%} | {low:.3f} to {high:.3f} |" in card
     assert "m (ai), n = 300: agreed on" in card
+    people = version.manifest["agreement"]["people"]
+    assert people["raters"] == 3
+    assert f"People alone: alpha {people['alpha']:.3f}" in card
     for name, bars in (("probabilities", 1), ("lengths", 3), ("agreement", 6)):
         assert f"![{name}](plots/{name}.svg)" in card
         picture = ElementTree.parse(version.folder / "plots" / f"{name}.svg")

@@ -78,9 +78,16 @@ def list_(as_json: AsJson = False) -> None:
 @app.command()
 def agreement(collection: Annotated[str, typer.Argument()], as_json: AsJson = False) -> None:
     """Say how far the raters of a collection agree: all of them (alpha), and each two (kappa)."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
-    from feedback.curation.agreement import VERDICTS, fields_of, judges_against_people, pairs_of, said_by_raters
+    from feedback.curation.agreement import (
+        VERDICTS,
+        fields_of,
+        judges_against_people,
+        of_people,
+        pairs_of,
+        said_by_raters,
+    )
     from feedback.database import Database
 
     with Database(current_workspace().database) as database:
@@ -89,6 +96,8 @@ def agreement(collection: Annotated[str, typer.Argument()], as_json: AsJson = Fa
     said = said_by_raters(candidates, judgements)
     fields, raters = fields_of(said), pairs_of(said)
     judges = judges_against_people(candidates, judgements)
+    if judges:
+        fields += [replace(f, field=f"{f.field}, people alone") for f in fields_of(of_people(said)) if f.units]
     if as_json:
         print_json(
             {
