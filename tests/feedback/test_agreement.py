@@ -116,6 +116,12 @@ def test_the_command_prints_who_agrees_with_whom(veritune: Callable[..., Any], w
     assert "alpha; n = what two or more raters judged, intervals resample it" in ended.out
     assert "m (ai) against people, n = 8: agreed on 50.0% (0.215 to 0.785), kappa 0.000" in ended.err
     assert ["second", "3", "0", "0"] in [line.split() for line in ended.out.splitlines()]
+    with Database(workspace.database) as database:
+        database.add("alone", candidates, judgements[:8])
+        database.add("alike", candidates[:2], [judgement(of, n, preferred=0) for n in said for of in candidates[:2]])
+    alone = veritune("--workspace", root, "feedback", "agreement", "alone")
+    assert "no two raters have judged the same candidate yet" in alone.err
+    assert "no variation" in veritune("--workspace", root, "feedback", "agreement", "alike").out
     missing = veritune("--workspace", root, "feedback", "agreement", "other")
     assert missing.status == 2
-    assert missing.lines == ["error: collection 'other': not here; there are main"]
+    assert missing.lines == ["error: collection 'other': not here; there are alike, alone, main"]

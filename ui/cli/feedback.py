@@ -107,7 +107,7 @@ def agreement(collection: Annotated[str, typer.Argument()], as_json: AsJson = Fa
             }
         )
         return
-    if not raters:
+    if not raters and not judges:
         say(f"collection {collection!r}: no two raters have judged the same candidate yet")
         return
     print_table(

@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 from feedback import workspace as workspaces
+from feedback.argilla.connection import URL_VARIABLE
 from feedback.argilla.server import control
 from feedback.errors import UserError
 from feedback.workspace import Workspace
@@ -115,13 +116,19 @@ def test_the_log_rotates(served: Served) -> None:
     assert not (log.with_name("server.log.4")).exists()
 
 
-def test_serving_twice_says_that_it_runs_and_stop_ends_it(served: Served, veritune: Callable[..., Any]) -> None:
+def test_serving_twice_says_that_it_runs_and_stop_ends_it(
+    served: Served, veritune: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = ("--workspace", str(served.workspace.root), "feedback")
     status = veritune(*run, "status", "--json")
     assert (status["state"], status["url"]) == ("ready", f"http://127.0.0.1:{served.port}")
     again = veritune(*run, "serve", "--port", str(free_port()))
     assert again.status == 0
     assert f"http://127.0.0.1:{served.port} (it runs already)" in again.err
+    assert "another Argilla" not in again.err
+    monkeypatch.setenv(URL_VARIABLE, "http://elsewhere:6900")
+    assert "push and pull go there, to http://elsewhere:6900" in veritune(*run, "serve").lines[-1]
+    monkeypatch.delenv(URL_VARIABLE)
     assert veritune(*run, "status", "--json")["pid"] == status["pid"]
 
     assert "has ended" in veritune(*run, "stop").err
