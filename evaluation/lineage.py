@@ -66,16 +66,17 @@ def trace(workspace: Workspace, name: str) -> Links:
 
 
 def ancestors(workspace: Workspace, run: Run) -> Iterator[Ancestor]:
-    """Everything that a run stands on, the labels first and the run last."""
+    """Everything that a run stands on, each thing once, the labels first and the run last."""
+    yield from {(link.kind, link.id): link for link in _ancestors(workspace, run)}.values()
+
+
+def _ancestors(workspace: Workspace, run: Run) -> Iterator[Ancestor]:
     manifest = run.manifest
-    if manifest["parent"]:
-        parent = _find_run(workspace, manifest["parent"]["run_id"])
-        if parent is None:
-            yield _missing("run", manifest["parent"]["run_id"])
-        else:
-            yield from ancestors(workspace, parent)
-    else:
+    if not manifest["parent"]:
         yield _model_link(manifest["model"])
+    for run_id in _runs_before(run):
+        before = _find_run(workspace, run_id)
+        yield from _ancestors(workspace, before) if before else [_missing("run", run_id)]
     version = _version(workspace, manifest["dataset"]["id"])
     if labelled.is_file(manifest["dataset"]["id"]):
         yield _file_link(**manifest["dataset"])
@@ -92,12 +93,18 @@ def ancestors(workspace: Workspace, run: Run) -> Iterator[Ancestor]:
 
 def _descendants(workspace: Workspace, run: Run) -> Iterator[Ancestor]:
     for child in runs.list_runs(workspace):
-        if (child.manifest["parent"] or {}).get("run_id") == run.id:
+        if run.id in _runs_before(child):
             yield _run_link(child)
             yield from _descendants(workspace, child)
     for report_id, tuned in _reports(workspace).items():
         if tuned == run.id:
             yield Ancestor(kind="report", id=report_id, hash=None, state="ok")
+
+
+def _runs_before(run: Run) -> list[str]:
+    """Ids of the run that this one goes on from, and of its reward model."""
+    links = (run.manifest.get(key) or {} for key in ("parent", "reward"))
+    return [link["run_id"] for link in links if "run_id" in link]
 
 
 def _used_in(workspace: Workspace, version: DatasetVersion) -> list[Ancestor]:

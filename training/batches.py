@@ -157,6 +157,21 @@ def comparison_rows(
     return encoded, lengths
 
 
+def prompt_rows(
+    tokenizer: "PreTrainedTokenizerBase", rows: Sequence[Mapping[str, Any]], max_length: int
+) -> tuple[list[dict[str, Any]], Lengths]:
+    """Prompts as `input_ids`, with the conversation as `prompt`; one that is longer than allowed is dropped."""
+    encoded, lengths = [], Lengths()
+    for row in rows:
+        prompt, _ = encode(tokenizer, row["prompt"], "")
+        lengths.rows += 1
+        if len(prompt) > max_length:
+            lengths.dropped += 1
+        else:
+            encoded.append({"input_ids": prompt, "prompt": row["prompt"]})
+    return encoded, lengths
+
+
 def padded(rows: Sequence[Mapping[str, Sequence[int]]], pad_token_id: int) -> dict[str, "torch.Tensor"]:
     """Rows of `input_ids`, some encoders' also of `token_type_ids`, with an `attention_mask`, padded on the right."""
     import torch
@@ -195,5 +210,7 @@ def show(tokenizer: "PreTrainedTokenizerBase", row: Mapping[str, Any]) -> str:
     if "answers" in row:
         better, worse = (tokenizer.decode(row["answers"][row[kind][0]]) for kind in ("better", "worse"))
         return f"{tokenizer.decode(row['prompt_ids'])}⟦better: {better}⟧⟦worse: {worse}⟧"
+    if "prompt" in row:
+        return f"{tokenizer.decode(row['input_ids'])}⟦what the policy answers⟧"
     prompt, chosen, rejected = (tokenizer.decode(row[f"{part}_ids"]) for part in ("prompt", "chosen", "rejected"))
     return f"{prompt}⟦chosen: {chosen}⟧⟦rejected: {rejected}⟧"

@@ -21,9 +21,10 @@ Report = Callable[[str], None]
 class Metrics(TrainerCallback):
     """Writes metrics.jsonl, tells the person at the screen how far it is, and stops a run that diverged."""
 
-    def __init__(self, run: Run, report: Report) -> None:
+    def __init__(self, run: Run, report: Report, names: tuple[str, ...]) -> None:
         self.path = run.folder / "metrics.jsonl"
         self.report = report
+        self.names = names
         self.began: tuple[float, int] | None = None
         self.told = 0.0
 
@@ -61,7 +62,8 @@ class Metrics(TrainerCallback):
             self.told = now
             began, first = self.began or (now, 0)
             left = (now - began) / max(1, state.global_step - first) * (state.max_steps - state.global_step)
-            self.report(f"step {state.global_step}/{state.max_steps}, loss {loss:.4f}, about {left:.0f} s left")
+            figures = "".join(f", {name} {logs[name]:.4f}" for name in self.names)
+            self.report(f"step {state.global_step}/{state.max_steps}{figures}, about {left:.0f} s left")
 
 
 class StopWhereWhole(TrainerCallback):

@@ -74,7 +74,8 @@ def resume(workspace: Workspace, run_id: str, report: Report, begun: Callable[[R
         raise UserError(f"run {run_id}: {run.state}; only a run that ended before its end can be resumed")
     prepared = prepare(workspace, run.recipe.model_dump(), str(run.folder / "recipe.yaml"))
     manifest, now = run.manifest, _first_manifest(prepared)
-    changed = [key for key in ("dataset", "model", "parent", "optimizer", "backend") if manifest.get(key) != now[key]]
+    inputs = ("dataset", "model", "parent", "reward", "optimizer", "backend")
+    changed = [key for key in inputs if manifest.get(key) != now[key]]
     if changed:
         raise UserError(
             *(f"run {run_id}: its {k} is no longer what it was trained on; start a new run" for k in changed)
@@ -162,8 +163,7 @@ def _train(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
 def _total_steps(recipe: Recipe, rows: int) -> int:
     if recipe.max_steps is not None:
         return recipe.max_steps
-    batches = -(-rows // recipe.batch_size)
-    return -(-int(recipe.epochs * -(-batches // recipe.gradient_accumulation) * 1000) // 1000)
+    return -(-int(recipe.epochs * -(-rows // recipe.rows_per_step) * 1000) // 1000)
 
 
 def _first_manifest(prepared: Prepared) -> dict[str, Any]:
@@ -175,6 +175,7 @@ def _first_manifest(prepared: Prepared) -> dict[str, Any]:
         "dataset": {"id": prepared.version.id, "fingerprint": prepared.version.fingerprint},
         "model": {"name": prepared.model, "hash": models.model_hash(prepared.model)},
         "parent": {"run_id": parent.id, "weights": parent.manifest["weights"]} if parent else None,
+        "reward": prepared.reward,
         **asdict(prepared.means),
         "packages": {name: package_version(name) for name in PACKAGES},
         "hardware": _hardware(),

@@ -11,12 +11,12 @@ from typing import Any
 from feedback import versions
 from feedback.errors import UserError
 from feedback.workspace import Workspace
-from training import adapters, labelled, means, memory, models, preflight, runs
+from training import adapters, labelled, means, memory, models, preflight, rewards, runs
 from training.batches import Lengths
 from training.config import Recipe, parse_recipe
 from training.labelled import Data
 from training.means import Means
-from training.recipe import ClassifierRecipe
+from training.recipe import ClassifierRecipe, PPORecipe
 from training.runs import Run
 
 DEFAULT_LENGTH = 1024
@@ -41,6 +41,8 @@ class Prepared:
     config: Any
     tokenizer: Any
     means: Means
+    # What the manifest says of it.
+    reward: dict[str, Any] | None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -68,7 +70,7 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
 
     mistakes: list[str] = []
     values = dict(values)
-    parent = config = tokenizer = used = None
+    parent = config = tokenizer = used = reward = None
     version: Data | None = None
     with _collecting(mistakes):
         parent = runs.find(workspace, values["parent"]) if values.get("parent") else None
@@ -93,6 +95,11 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
     if recipe is not None and parent is not None and recipe.head != parent.head:
         with _collecting(mistakes):
             parent.require_answers()
+    if isinstance(recipe, PPORecipe):
+        with _collecting(mistakes):
+            reward = rewards.describe(workspace, recipe.reward)
+        if recipe.ptx_weight and parent is None:
+            mistakes.append(f"recipe {place}: ptx_weight: the demonstrations are those of the parent; set parent=RUN")
     if recipe is not None and recipe.tracker != "none" and find_spec(recipe.tracker) is None:
         name = recipe.tracker
         mistakes.append(f"recipe {place}: tracker: {name} is not installed; pip install 'veritune[{name}]'")
@@ -127,13 +134,18 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
                     f"recipe {place}: max_length: {recipe.max_length} is more than the model's {context} positions"
                 )
             recipe = recipe.model_copy(update={"max_length": recipe.max_length or min(context, DEFAULT_LENGTH)})
+            if recipe.sampled_tokens >= (recipe.max_length or 0):
+                mistakes.append(
+                    f"recipe {place}: max_new_tokens: {recipe.sampled_tokens} leaves no room for a prompt in a row's "
+                    f"{recipe.max_length} tokens; lower it, or set a larger max_length"
+                )
     if mistakes:
         raise UserError(*dict.fromkeys(mistakes))
     assert recipe is not None
     assert version is not None
     assert used is not None
     recipe = recipe.model_copy(update={"dataset": version.id, "quantize": recipe.quantize or "none"})
-    return Prepared(recipe, version, parent, config, tokenizer, used)
+    return Prepared(recipe, version, parent, config, tokenizer, used, reward)
 
 
 def _inherit(values: dict[str, Any], parent: Run, place: str) -> Iterator[str]:
@@ -186,7 +198,8 @@ def check_memory(prepared: Prepared, rows: Rows) -> dict[str, Any]:
 
 def _encode_split(method: Any, prepared: Prepared, split: str) -> tuple[list[dict[str, list[int]]], Lengths]:
     selected = method.select_rows(prepared.recipe, prepared.version, split)
-    return method.encode_rows(prepared.tokenizer, selected, prepared.max_length)
+    room = prepared.max_length - prepared.recipe.sampled_tokens
+    return method.encode_rows(prepared.tokenizer, selected, room)
 
 
 @contextmanager

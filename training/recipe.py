@@ -131,6 +131,16 @@ class Recipe(Keys):
         default="none", description="where metrics go besides metrics.jsonl"
     )
 
+    @property
+    def rows_per_step(self) -> int:
+        """Of the training split, in one process."""
+        return self.batch_size * self.gradient_accumulation
+
+    @property
+    def sampled_tokens(self) -> int:
+        """Of a row, those that training samples itself."""
+        return 0
+
 
 class SFTRecipe(Recipe):
     """Supervised fine-tuning on demonstrations (InstructGPT, arXiv 2203.02155, section 3.5), loss on answers only."""
@@ -261,10 +271,77 @@ class ClassifierRecipe(Recipe):
     epochs: float = Field(default=3.0, gt=0, description="passes over the training split")
 
 
+class PPORecipe(Recipe):
+    """Proximal policy optimisation against a reward (arXiv 1707.06347; InstructGPT, arXiv 2203.02155, equation 2)."""
+
+    method: Literal["ppo"] = Field(default="ppo", description="proximal policy optimisation")
+    tuning: Literal["lora"] = Field(default="lora", description="what trains: adapters, since all roles share one base")
+    gradual_unfreezing: Literal[False] = Field(default=False, description="not in PPO")
+    reward: str = Field(
+        description="what scores the answers: a finished reward run, or module:function, a Python function of "
+        "conversations and answers that returns numbers"
+    )
+    learning_rate: float = Field(default=5e-5, gt=0, description="peak learning rate of AdamW")
+    rollouts: int = Field(default=64, ge=2, description="answers sampled in one step, each to a prompt of its own")
+    max_new_tokens: int = Field(default=128, ge=1, description="tokens after which an answer is cut")
+    temperature: float = Field(default=1.0, gt=0, le=2, description="of sampling, and of all log-probabilities")
+    ppo_epochs: int = Field(
+        default=4,
+        ge=1,
+        description="passes over one step's answers, an update for each batch_size x gradient_accumulation of them",
+    )
+    clip: float = Field(default=0.2, gt=0, lt=1, description="epsilon of the clipped policy ratio (PPO, equation 7)")
+    value_clip: float = Field(default=0.2, gt=0, description="how far values may move from what they were")
+    gamma: float = Field(default=1.0, gt=0, le=1, description="discount of later rewards")
+    lam: float = Field(
+        default=0.95, ge=0, le=1, description="lambda of generalised advantage estimation (arXiv 1506.02438)"
+    )
+    kl_coefficient: float = Field(
+        default=0.1, ge=0, description="penalty on each token's log-ratio to the reference (beta), at the start"
+    )
+    kl_target: float | None = Field(
+        default=6.0,
+        gt=0,
+        description="nats an answer that the penalty is adapted towards (arXiv 1909.08593, section 2.2); null: stays",
+    )
+    kl_horizon: float = Field(
+        default=10_000, gt=0, description="answers in which the penalty changes by a fifth at the most"
+    )
+    update_kl_limit: float = Field(
+        default=0.1, gt=0, description="nats a token that the policy may move in one step; it then samples anew"
+    )
+    scale_scores: bool = Field(
+        default=True, description="shift and scale scores to mean 0 and deviation 1 on the first step's answers"
+    )
+    whiten_rewards: bool = Field(
+        default=False, description="scale each step's rewards, penalty included, to deviation 1"
+    )
+    missing_eos_penalty: float = Field(
+        default=1.0, ge=0, description="taken from the scaled score of an answer that was cut before its end"
+    )
+    ptx_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the loss on the parent's demonstrations (InstructGPT, equation 2, gamma)",
+    )
+
+    checkpoint_every: int = Field(default=10, ge=1, description="steps between checkpoints (the last 2 stay)")
+    log_every: int = Field(default=1, ge=1, description="steps between lines of metrics.jsonl")
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.rollouts
+
+    @property
+    def sampled_tokens(self) -> int:
+        return self.max_new_tokens
+
+
 METHODS: dict[str, type[Recipe]] = {
     "sft": SFTRecipe,
     "reward": RewardRecipe,
     "dpo": DPORecipe,
+    "ppo": PPORecipe,
     "classifier": ClassifierRecipe,
     "kto": KTORecipe,
     "orpo": ORPORecipe,

@@ -34,14 +34,23 @@ class Scorer:
         return finished.outputs(self.model, rows, self.tokenizer.pad_token_id).squeeze(-1).tolist()
 
 
+def require_scores(run: Run) -> None:
+    """Make sure that a run is a finished reward model.
+
+    Raises:
+        UserError: it is no reward run, it did not finish, or its files are no longer what they were.
+    """
+    if run.head != "score":
+        raise UserError(f"run {run.id}: a {run.manifest['method']} model, which gives no scores; name a reward run")
+    run.verify_weights()
+
+
 def load_scorer(run: Run) -> Scorer:
     """The reward model of a finished run.
 
     Raises:
         UserError: it is no reward run, it did not finish, or its files or its base are no longer what they were.
     """
-    if run.head != "score":
-        raise UserError(f"run {run.id}: a {run.manifest['method']} model, which gives no scores; name a reward run")
-    run.verify_weights()
+    require_scores(run)
     assert run.recipe.max_length is not None
     return Scorer(run.id, *finished.load(run), run.recipe.max_length)

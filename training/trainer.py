@@ -74,6 +74,8 @@ class RunTrainer:
 
     run: Run
     recipe: Recipe
+    # What a person at the screen is told of each step.
+    told: tuple[str, ...] = ("loss",)
 
     def attach(self, run: Run, recipe: Recipe, report: Report) -> None:
         """Bind the trainer to its run folder, once it is constructed."""
@@ -81,9 +83,9 @@ class RunTrainer:
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         if recipe.validate_every is None:
-            rows_in_a_step = self.args.train_batch_size * self.args.world_size * recipe.gradient_accumulation
+            rows_in_a_step = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
             self.args.eval_steps = -(-len(self.train_dataset) // rows_in_a_step)
-        self.add_callback(Metrics(run, report))
+        self.add_callback(Metrics(run, report, self.told))
         self.add_callback(StopWhereWhole())
         if recipe.gradual_unfreezing:
             self.add_callback(GradualUnfreezing(trained_layers(self.model)))
