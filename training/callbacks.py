@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainingArguments
 
-from training import stopping
+from training import distributed, stopping
 from training.errors import Stopped, TrainingError
 from training.runs import Run
 
@@ -72,10 +72,14 @@ class StopWhereWhole(TrainerCallback):
     So the run that goes on from there logs the same lines as if it had never been stopped.
     """
 
+    def __init__(self) -> None:
+        self.ends = False
+
     def on_step_end(self, args: TrainingArguments, state: "TrainerState", control: "TrainerControl", **_: Any) -> None:
-        if stopping.requested() and control.should_log:
-            control.should_save = True
+        # A signal reaches the processes of a run at different steps: they agree on one.
+        if control.should_log and distributed.anywhere(stopping.requested()):
+            control.should_save = self.ends = True
 
     def on_save(self, args: TrainingArguments, state: "TrainerState", control: "TrainerControl", **_: Any) -> None:
-        if stopping.requested() and state.global_step < state.max_steps:
+        if self.ends and state.global_step < state.max_steps:
             raise Stopped

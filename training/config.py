@@ -39,20 +39,23 @@ def read_recipe(name: str, overrides: list[str]) -> tuple[dict[str, Any], str]:
         raise UserError(f"recipe {path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise UserError(f"recipe {path}: must be a mapping of keys to values")
-    mistakes = []
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        *parents, last = key.split(".")
-        place: Any = values
-        for parent in parents:
-            place = place.setdefault(parent, {}) if isinstance(place, dict) else None
-        if not equals or not isinstance(place, dict):
-            mistakes.append(f"override {override!r}: write key=value, e.g. learning_rate=1e-4 or lora.r=8")
-        else:
-            place[last] = _number(yaml.safe_load(text)) if text else None
+    mistakes = [mistake for text in overrides for mistake in override(values, text)]
     if mistakes:
         raise UserError(*mistakes)
     return values, name if name in shipped else str(path)
+
+
+def override(values: dict[str, Any], text: str) -> list[str]:
+    """Put `key=value` or `part.key=value` in its place among a recipe's values; what is wrong with it, if anything."""
+    key, equals, value = text.partition("=")
+    *parents, last = key.split(".")
+    place: Any = values
+    for parent in parents:
+        place = place.setdefault(parent, {}) if isinstance(place, dict) else None
+    if not equals or not isinstance(place, dict):
+        return [f"override {text!r}: write key=value, e.g. learning_rate=1e-4 or lora.r=8"]
+    place[last] = _number(yaml.safe_load(value)) if value else None
+    return []
 
 
 def parse_recipe(values: dict[str, Any], place: str) -> Recipe:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,26 +10,28 @@ from typing import Any
 
 from feedback.errors import UserError
 from feedback.workspace import Workspace
+from training.distributed import ALONE, Host
 from training.errors import TrainingError
+from training.reported import Reported
 from training.runs import Run
 
 Report = Callable[[str], None]
-REPORTED = re.compile(r"\S+ \S+ run INFO (.*)")
 
 
-def start(workspace: Workspace, recipe_name: str, overrides: Sequence[str], report: Report) -> Run:
+def start(workspace: Workspace, recipe_name: str, overrides: Sequence[str], report: Report, host: Host = ALONE) -> Run:
     """Start a run, and return when it has passed its checks up to the first step, or has to wait for its turn.
 
     Raises:
         UserError: everything that is wrong with the recipe and what it names, together.
         TrainingError: the run ended before it had passed its checks.
     """
-    return _start(workspace, {"train": recipe_name, "overrides": list(overrides)}, report)
+    order = {"train": recipe_name, "overrides": list(overrides), "rendezvous": host.rendezvous}
+    return _start(workspace, order, report)
 
 
-def resume(workspace: Workspace, run_id: str, report: Report) -> Run:
+def resume(workspace: Workspace, run_id: str, report: Report, host: Host = ALONE) -> Run:
     """Go on with a run; returns and raises as `start` does."""
-    return _start(workspace, {"resume": run_id}, report)
+    return _start(workspace, {"resume": run_id, "rendezvous": host.rendezvous}, report)
 
 
 def _start(workspace: Workspace, order: dict[str, Any], report: Report) -> Run:
@@ -64,18 +65,13 @@ def _start(workspace: Workspace, order: dict[str, Any], report: Report) -> Run:
 
 def _follow(run: Run, logged: int, report: Report) -> None:
     """Report what the run does, until it can be left alone."""
-    checked = False
+    checked, lines = False, Reported(run.log, logged)
     while not checked:
         state, manifest = run.state, run.manifest
         waiting = state == "queued" and bool(run.waits_for)
         checked = waiting or state == "finished" or "first_step" in (manifest.get("preflight") or {})
-        with run.log.open("rb") as log:
-            log.seek(logged)
-            whole = log.read().rpartition(b"\n")[0]
-        logged += len(whole)
-        for line in whole.decode(errors="replace").splitlines():
-            if ours := REPORTED.fullmatch(line):
-                report(ours[1])
+        for line in lines.new():
+            report(line)
         if not checked and state not in ("queued", "running"):
             raise TrainingError(f"{run.id} {state}: {manifest.get('error') or f'see {run.log}'}")
         time.sleep(0.05)
@@ -102,11 +98,12 @@ def main() -> None:
             os.dup2(log, stream)
         os.close(log)
 
+    host = Host(0, order["rendezvous"])
     try:
         if "resume" in order:
-            launch.resume(workspace, order["resume"], quiet, let_go)
+            launch.resume(workspace, order["resume"], quiet, let_go, host)
         else:
-            launch.train(workspace, order["train"], order["overrides"], quiet, let_go)
+            launch.train(workspace, order["train"], order["overrides"], quiet, let_go, host)
     except UserError as error:
         if not begun:
             print(json.dumps({"mistakes": error.lines}), flush=True)

@@ -7,20 +7,22 @@ import platform
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version as package_version
+from types import MappingProxyType
 from typing import Any
 
 from feedback.errors import UserError
 from feedback.files import atomic_folder, hash_folder, write_atomic
 from feedback.lock import held
 from feedback.workspace import Workspace
-from training import models, quantised, queueing, runs, stopping, trainable
+from training import distributed, models, quantised, queueing, runs, stopping, trainable
 from training.config import Recipe, read_recipe
+from training.distributed import ALONE, Host
 from training.prepare import Prepared, Rows, check_memory, encode, prepare
 from training.reward_quality import sentence
 from training.runs import Run
@@ -37,6 +39,7 @@ def train(
     overrides: list[str],
     report: Report,
     begun: Callable[[Run], None] = lambda run: None,
+    host: Host = ALONE,
 ) -> Run:
     """Check a recipe, train it to its end when its turn comes, and leave what it trained in the run's folder.
 
@@ -44,26 +47,51 @@ def train(
         overrides: `key=value`, as on the command line.
         report: takes the lines that a person at the screen reads; the run's log has them too.
         begun: told of the run as soon as there is one.
+        host: where other hosts find this one, if the recipe wants any.
 
     Raises:
         UserError: everything that is wrong with the recipe and what it names, together.
         TrainingError: training had to be stopped.
         Stopped: somebody asked for its end.
     """
-    prepared = prepare(workspace, *read_recipe(recipe_name, overrides))
+    return train_values(workspace, *read_recipe(recipe_name, overrides), report, begun, host)
+
+
+def train_values(
+    workspace: Workspace,
+    values: dict[str, Any],
+    place: str,
+    report: Report,
+    begun: Callable[[Run], None] = lambda run: None,
+    host: Host = ALONE,
+    notes: Mapping[str, Any] = MappingProxyType({}),
+) -> Run:
+    """Train by the values of a recipe; see `train`.
+
+    Args:
+        place: where the values stand, for messages.
+        notes: further entries of the manifest.
+    """
+    prepared = prepare(workspace, values, place)
     rows = encode(prepared)
     if not queueing.in_use(queueing.devices()):
         # What is free now is what it will find when it begins; otherwise only its turn will tell.
         check_memory(prepared, rows)
     run = runs.create(workspace, prepared.recipe.method)
     with stopping.heeded(), _at_work(run):
-        run.begin(prepared.recipe, {"state": "queued"} | _first_manifest(prepared))
+        run.begin(prepared.recipe, {"state": "queued"} | _first_manifest(prepared) | dict(notes))
         begun(run)
-        _execute(run, prepared, rows, report)
+        _execute(workspace, run, prepared, rows, report, host)
     return run
 
 
-def resume(workspace: Workspace, run_id: str, report: Report, begun: Callable[[Run], None] = lambda run: None) -> Run:
+def resume(
+    workspace: Workspace,
+    run_id: str,
+    report: Report,
+    begun: Callable[[Run], None] = lambda run: None,
+    host: Host = ALONE,
+) -> Run:
     """Go on with a run that did not finish; what follows equals what would have followed.
 
     Raises:
@@ -84,7 +112,24 @@ def resume(workspace: Workspace, run_id: str, report: Report, begun: Callable[[R
     with stopping.heeded(), _at_work(run):
         run.update(state="queued", preflight=None, error=None)
         begun(run)
-        _execute(run, prepared, rows, report)
+        _execute(workspace, run, prepared, rows, report, host)
+    return run
+
+
+def join(workspace: Workspace, run_id: str, host: Host) -> Run:
+    """Give a run the processes of another host, until it ends.
+
+    Raises:
+        UserError: it does not wait for this host.
+        TrainingError: it ended before its end.
+    """
+    run = runs.find(workspace, run_id)
+    if not run.active or not 0 < host.number < run.recipe.nodes:
+        raise UserError(
+            f"run {run_id}: {run.state}, on {run.recipe.nodes} hosts with the numbers 0 to {run.recipe.nodes - 1}; "
+            f"it does not wait for number {host.number}"
+        )
+    distributed.launch(workspace, run, host, lambda line: None)
     return run
 
 
@@ -101,12 +146,17 @@ def _at_work(run: Run) -> Iterator[None]:
         yield
 
 
-def _execute(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
-    with _logged(run, report) as tell:
+def _execute(workspace: Workspace, run: Run, prepared: Prepared, rows: Rows, report: Report, host: Host) -> None:
+    with logged(run, report) as tell:
         try:
             with queueing.turn(run.lock, lambda _: tell(f"{run.id} is queued{run.place}")):
                 run.update(state="running")
-                _train(run, prepared, rows, tell)
+                if distributed.wanted(prepared.recipe) == 1:
+                    work(run, prepared, rows, tell)
+                else:
+                    for command in distributed.join_commands(workspace, run, host):
+                        tell(f"on another host: {command}")
+                    distributed.launch(workspace, run, host, report)
         except KeyboardInterrupt:
             run.update(state="stopped")
             tell(f"{run.id} stopped; `veritune train resume {run.id}` goes on from {_last_whole(run)}")
@@ -122,7 +172,8 @@ def _last_whole(run: Run) -> str:
     return checkpoints[-1].name if checkpoints else "its beginning"
 
 
-def _train(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
+def work(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
+    """What each process of a run does; the first one keeps the run's files."""
     from datasets import Dataset
 
     from training.layers import check_layers
@@ -132,7 +183,9 @@ def _train(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
     method = import_module(f"training.{recipe.method}")
     model = trainable.load(prepared)
     trained, parameters = trainable.count(model)
-    run.update(preflight=checks)
+    first = distributed.is_first()
+    if first:
+        run.update(preflight=checks)
     for line in prepared.means.replaced:
         report(line)
     report(
@@ -146,12 +199,17 @@ def _train(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
     validation = Dataset.from_list(rows.validation) if rows.validation else None
     with quantised.full_precision_adapters(model):
         trainer = method.make_trainer(recipe, run, model, tokenizer, Dataset.from_list(rows.train), validation)
+    distributed.require_processes(trainer.accelerator, recipe)
     trainer.attach(run, recipe, report)
     checkpoints = run.checkpoints()
-    run.forget_metrics_after(int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0)
-    run.update(total_steps=_total_steps(recipe, len(trainer.train_dataset)))
+    trainer.accelerator.wait_for_everyone()
+    if first:
+        run.forget_metrics_after(int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0)
+        run.update(total_steps=_total_steps(recipe, len(trainer.train_dataset)))
     stopping.wait_for_a_step()
     trainer.train_from(checkpoints[-1] if checkpoints else None)
+    if not first:
+        return
     if not run.weights.exists():
         with atomic_folder(run.weights) as staging:
             trainable.save(model, staging)
@@ -163,7 +221,8 @@ def _train(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
 def _total_steps(recipe: Recipe, rows: int) -> int:
     if recipe.max_steps is not None:
         return recipe.max_steps
-    return -(-int(recipe.epochs * -(-rows // recipe.rows_per_step) * 1000) // 1000)
+    rows_in_a_step = recipe.rows_per_step * distributed.wanted(recipe)
+    return -(-int(recipe.epochs * -(-rows // rows_in_a_step) * 1000) // 1000)
 
 
 def _first_manifest(prepared: Prepared) -> dict[str, Any]:
@@ -217,7 +276,7 @@ def _measured(run: Run) -> str:
 
 
 @contextmanager
-def _logged(run: Run, report: Report) -> Iterator[Report]:
+def logged(run: Run, report: Report) -> Iterator[Report]:
     """Send what libraries log and warn to the run's log.txt as long as it runs; what is reported goes there too."""
     handler = logging.FileHandler(run.log)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))

@@ -156,9 +156,13 @@ def _inherit(values: dict[str, Any], parent: Run, place: str) -> Iterator[str]:
     if parent.tuning == "full" or values.get("tuning") == "full":
         return
     values["quantize"] = values.get("quantize") or inherited.get("quantize")
-    if values.get("lora") in (None, Recipe.model_fields["lora"].default.model_dump()):
+    asked = values.get("lora")
+    standard = Recipe.model_fields["lora"].default.model_dump()
+    # A recipe may name the keys that matter to it, or, as the shipped ones do, all of them.
+    agrees = isinstance(asked, dict) and all(inherited["lora"].get(key) == value for key, value in asked.items())
+    if asked in (None, standard) or agrees:
         values["lora"] = inherited["lora"]
-    elif values["lora"] != inherited["lora"]:
+    else:
         yield f"recipe {place}: lora: differs from that of its parent {parent.id}, whose adapter it goes on with"
 
 

@@ -58,6 +58,10 @@ class Recipe(Keys):
     tuning: Literal["lora", "full"] = Field(
         default="lora", description="what trains: a LoRA adapter on the frozen base, or all weights"
     )
+    processes: int = Field(
+        default=1, ge=1, le=64, description="processes on each host, one a GPU; batch_size is that of each"
+    )
+    nodes: int = Field(default=1, ge=1, le=64, description="hosts that train together, on one workspace folder")
     seed: int = Field(default=0, ge=0, description="of initialisation, data order and dropout")
     learning_rate: float = Field(gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decoupled weight decay")

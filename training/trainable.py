@@ -50,6 +50,9 @@ def save(model: "PreTrainedModel | PeftModel", folder: Path) -> None:
     from peft import PeftModel
 
     if isinstance(model, PeftModel):
+        config = model.peft_config["default"]
+        # PEFT keeps them as a set, whose order differs between processes, and with it the file.
+        config.target_modules = sorted(config.target_modules)
         model.save_pretrained(str(folder), selected_adapters=["default"])
         if model.peft_config["default"].task_type == "SEQ_CLS":
             model.config.save_pretrained(str(folder))

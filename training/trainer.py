@@ -44,6 +44,9 @@ def arguments(recipe: Recipe, run: Run) -> dict[str, Any]:
         "bf16": recipe.tuning == "full" and models.computes_in_bf16(recipe.precision),
         # Not the default, and without it several processes on a CPU each train alone.
         "use_cpu": not torch.cuda.is_available(),
+        "ddp_find_unused_parameters": False,
+        # Rather than 30 minutes, after which nobody thinks of a lost host any more.
+        "ddp_timeout": 600,
         "save_strategy": "steps",
         "save_steps": recipe.checkpoint_every,
         "logging_steps": recipe.log_every,

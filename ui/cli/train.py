@@ -10,6 +10,12 @@ import typer.core
 
 from ui.cli.common import AsJson, current_workspace, print_json, print_table, say
 
+Rendezvous = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT", help="With nodes > 1: where other hosts find this one; default: its name, 29500."
+    ),
+]
 Detach = Annotated[bool, typer.Option("--detach", help="Return when the run has passed its checks, and let it go on.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, e.g. dpo-1.")]
 
@@ -34,13 +40,21 @@ def run(
     recipe: Annotated[str, typer.Argument(help="A method (sft, reward, dpo, ...) or a recipe file.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE")] = None,
     detach: Detach = False,
+    rendezvous: Rendezvous = None,
     as_json: AsJson = False,
 ) -> None:
     """Train by a recipe; `train run` can be left out: veritune train dpo dataset=lessons learning_rate=1e-4."""
-    from training import detached, launch
+    from feedback.errors import UserError
+    from training import chain, detached, launch
+    from training.distributed import Host
 
+    if recipe in chain.names():
+        if detach or rendezvous:
+            raise UserError(f"{recipe}: a chain of runs is trained in the foreground, on one host")
+        _tell(chain.train(current_workspace(), recipe, overrides or [], say), as_json)
+        return
     begin = detached.start if detach else launch.train
-    _tell(begin(current_workspace(), recipe, overrides or [], say), as_json)
+    _tell(begin(current_workspace(), recipe, overrides or [], say, host=Host(0, rendezvous)), as_json)
 
 
 @app.command()
@@ -56,11 +70,32 @@ def recipe(name: Annotated[str, typer.Argument(help="A method, e.g. dpo.")]) -> 
 
 
 @app.command()
-def resume(run_id: RunId, detach: Detach = False, as_json: AsJson = False) -> None:
-    """Go on with a run that was stopped or killed, from its last whole checkpoint."""
-    from training import detached, launch
+def resume(run_id: RunId, detach: Detach = False, rendezvous: Rendezvous = None, as_json: AsJson = False) -> None:
+    """Go on with a run that was stopped or killed, from its last whole checkpoint, and with the chain it is part of."""
+    from training import chain, detached, launch
+    from training.distributed import Host
+    from training.runs import find
 
-    _tell((detached if detach else launch).resume(current_workspace(), run_id, say), as_json)
+    workspace = current_workspace()
+    found = find(workspace, run_id)
+    if not (found.state == "finished" and chain.unfinished(found)):
+        begin = detached.resume if detach else launch.resume
+        found = begin(workspace, run_id, say, host=Host(0, rendezvous))
+    _tell(found if detach else chain.resume(workspace, found, say), as_json)
+
+
+@app.command()
+def join(
+    run_id: RunId,
+    host: Annotated[int, typer.Option(min=1, help="Number of this host, from 1.")],
+    rendezvous: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the run's first host is found.")],
+) -> None:
+    """Train with a run that another host began; the run prints the command, and both see its workspace folder."""
+    from training import launch
+    from training.distributed import Host
+
+    launch.join(current_workspace(), run_id, Host(host, rendezvous))
+    say(f"{run_id}: host {host} has done its part")
 
 
 @app.command()
