@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from training import chain
 from training.config import load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -34,8 +35,10 @@ def test_a_command_is_as_it_is_shown(veritune: Callable[..., Any], line: str) ->
     ended = veritune(*path, "--help")
     assert ended.status == 0
     assert [word for word in words if word.startswith("--") and word not in ended.out] == []
-    if path[0] == "train" and path[1] not in ("status", "resume", "recipe"):
-        load_recipe(path[1], words[2:])
+    if path[0] == "train" and path[1] in chain.names():
+        chain.read_stages(path[1], words[2:])
+    elif path[0] == "train" and path[1] not in ("status", "stop", "resume", "recipe"):
+        load_recipe(path[1], [word for word in words[2:] if not word.startswith("--")])
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
