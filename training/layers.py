@@ -1,15 +1,9 @@
 """ULMFiT's treatment of a model's layers (arXiv 1801.06146): rates by depth, and thawing from the top."""
 
-from typing import TYPE_CHECKING
-
 import torch
-from transformers import TrainerCallback, TrainingArguments
 
 from feedback.errors import UserError
 from training.recipe import Recipe
-
-if TYPE_CHECKING:
-    from transformers import TrainerControl, TrainerState
 
 Layer = dict[str, torch.nn.Parameter]
 
@@ -87,25 +81,15 @@ def discriminate(optimizer: torch.optim.Optimizer, layers: list[Layer], rate: fl
     optimizer.param_groups = [group for _, group in sorted(groups, key=lambda pair: pair[0])]
 
 
-class GradualUnfreezing(TrainerCallback):
-    """In the first epoch the topmost layer trains, in each later one the layer below as well (section 3.3)."""
+def hold_back(layers: list[Layer], epoch: float) -> None:
+    """Drop the gradients of layers whose turn has not come: one trains at first, in each epoch one more from the top.
 
-    def __init__(self, layers: list[Layer]) -> None:
-        self.layers = layers
+    By gradients and not by `requires_grad` (section 3.3): PEFT sets that anew whenever DPO's reference switches the
+    adapter off and on.
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: "TrainerState", control: "TrainerControl", **_: object
-    ) -> None:
-        # A resumed run begins within an epoch, or at the end of one.
-        self._thaw(state.epoch or 0)
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: "TrainerState", control: "TrainerControl", **_: object
-    ) -> None:
-        self._thaw(state.epoch or 0)
-
-    def _thaw(self, epoch: float) -> None:
-        thawed = int(epoch) + 1
-        for number, layer in enumerate(reversed(self.layers)):
-            for parameter in layer.values():
-                parameter.requires_grad_(number < thawed)
+    Args:
+        epoch: how many are behind; within one, a fraction.
+    """
+    for layer in layers[: max(0, len(layers) - 1 - int(epoch))]:
+        for parameter in layer.values():
+            parameter.grad = None

@@ -16,7 +16,7 @@ from training import means, models, schedules
 from training.batches import first_sequence
 from training.callbacks import Metrics, Report, StopWhereWhole
 from training.errors import TrainingError
-from training.layers import GradualUnfreezing, discriminate, trained_layers
+from training.layers import Layer, discriminate, hold_back, trained_layers
 from training.models import checksums
 from training.recipe import Recipe
 from training.runs import Run
@@ -77,6 +77,7 @@ class RunTrainer:
 
     run: Run
     recipe: Recipe
+    layers: list[Layer]
     # What a person at the screen is told of each step.
     told: tuple[str, ...] = ("loss",)
 
@@ -90,16 +91,21 @@ class RunTrainer:
             self.args.eval_steps = -(-len(self.train_dataset) // rows_in_a_step)
         self.add_callback(Metrics(run, report, self.told))
         self.add_callback(StopWhereWhole())
-        if recipe.gradual_unfreezing:
-            self.add_callback(GradualUnfreezing(trained_layers(self.model)))
+        if recipe.gradual_unfreezing or recipe.discriminative != 1:
+            self.layers = trained_layers(self.model)
         self.add_callback(FirstStep(self))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(model)  # type: ignore[misc]
         if self.recipe.discriminative != 1:
-            layers = trained_layers(self.model)
-            discriminate(optimizer, layers, self.recipe.learning_rate, self.recipe.discriminative)
+            discriminate(optimizer, self.layers, self.recipe.learning_rate, self.recipe.discriminative)
         return optimizer
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        if self.recipe.gradual_unfreezing:
+            hold_back(self.layers, self.state.epoch or 0)
+        return loss
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
         self.lr_scheduler = LambdaLR(optimizer or self.optimizer, schedules.factor(self.recipe, num_training_steps))

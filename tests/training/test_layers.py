@@ -1,10 +1,11 @@
-"""ULMFiT's layers: their order in several architectures, rates by depth, thawing from the top."""
+"""ULMFiT's layers: their order in several architectures, rates by depth, and thawing from the top."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -23,7 +24,7 @@ from feedback.workspace import Workspace
 from training import adapters, models
 from training.config import load_recipe
 from training.launch import train
-from training.layers import GradualUnfreezing, check_layers, discriminate, trained_layers
+from training.layers import check_layers, discriminate, hold_back, trained_layers
 from training.recipe import Lora
 from training.trainer import RunTrainer
 
@@ -118,19 +119,34 @@ def test_rates_are_those_of_section_3_2() -> None:
     assert optimizer.param_groups[0]["lr"] == 0.01
 
 
-def test_one_more_layer_thaws_in_each_epoch() -> None:
+def test_one_more_layer_trains_in_each_epoch() -> None:
     layers = trained_layers(skeleton(LLAMA))
-    thaw = GradualUnfreezing(layers)
 
     def training(epoch: float) -> list[bool]:
-        state: Any = type("State", (), {"epoch": epoch})
-        thaw.on_epoch_begin(None, state, None)  # type: ignore[arg-type]
-        return [all(p.requires_grad for p in layer.values()) for layer in layers]
+        for layer in layers:
+            for p in layer.values():
+                p.grad = torch.ones_like(p)
+        hold_back(layers, epoch)
+        return [all(p.grad is not None for p in layer.values()) for layer in layers]
 
     assert training(0) == [False, False, False, False, True]
     assert training(1.0) == [False, False, False, True, True]
     assert training(1.98) == [False, False, False, True, True]
-    assert training(4.0) == training(9.0) == [True] * 5
+    assert training(4.0) == training(5.0) == training(9.0) == [True] * 5
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_an_adapters_lower_layers_wait_whatever_its_reference_does(
+    workspace: Workspace, small_dataset: DatasetVersion, tiny_model: Path, method: str
+) -> None:
+    """DPO's reference switches the adapter off and on, after which PEFT would train all of it."""
+    keys = ["dataset=sums", f"model={tiny_model}", "learning_rate=1e-2", "epochs=1", "batch_size=8"]
+    keys += ["gradual_unfreezing=true", "gradient_accumulation=2", "gradient_checkpointing=true"]
+    run = train(workspace, method, keys, quiet)
+    saved = load_file(run.weights / "adapter_model.safetensors")
+    moved = {name for name, value in saved.items() if "lora_B" in name and value.any()}
+    assert len(moved) == 7
+    assert all(".layers.1." in name for name in moved)
 
 
 def test_a_run_trains_by_these_rates_and_thaws_by_epochs(
@@ -142,6 +158,7 @@ def test_a_run_trains_by_these_rates_and_thaws_by_epochs(
     lines: list[str] = []
     keys = ["dataset=sums", f"model={tiny_model}", "tuning=full", "learning_rate=1e-3", "discriminative=2.6"]
     keys += ["gradual_unfreezing=true", "epochs=2", "batch_size=60", "schedule=slanted-triangular", "log_every=1"]
+    keys += ["gradient_checkpointing=true"]
     run = train(workspace, "sft", keys, lines.append)
     assert any("3 layers train, at peak rates from 0.001 (top) to 0.00015 (bottom), one more from" in s for s in lines)
     before = dict(models.load_base(str(tiny_model)).named_parameters())
