@@ -179,6 +179,8 @@ def _tell(run: Any, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"run_id": run.id, "state": state}))
         return
-    uses = f"eval {run.id}" if run.head == "causal-lm" else f"feedback judge COLLECTION --model {run.id}"
-    after = {"finished": uses, "stopped": f"train resume {run.id}"}.get(state, f"train status|logs|stop {run.id}")
+    uses = {"score": f"feedback judge COLLECTION --model {run.id}", "labels": f"train status {run.id}"}
+    after = {"finished": uses.get(run.head, f"eval {run.id}"), "stopped": f"train resume {run.id}"}.get(
+        state, f"train status|logs|stop {run.id}"
+    )
     say(f"{run.id} {state}; next: veritune {after}")
