@@ -67,7 +67,9 @@ def push(
     again: Annotated[bool, typer.Option("--again", help="Send all of it, also what was deleted in Argilla.")] = False,
     order: Annotated[
         Literal["shuffled", "uncertain"] | None,
-        typer.Option(help="What raters see first: what judges are least sure of, or each what chance says (at first)."),
+        typer.Option(
+            help="uncertain: first what judges are least sure of; shuffled (at first): each in an order of their own."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
