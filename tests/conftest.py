@@ -9,6 +9,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import json
 import random
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from feedback.schema import Candidate, Demonstration, Judgement, Rater, Response
 from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
 
+# For fixtures that live longer than a test: nobody else's runs are waited for.
+os.environ["VERITUNE_QUEUE"] = tempfile.mkdtemp(prefix="veritune-queue-")
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"

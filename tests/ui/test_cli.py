@@ -299,4 +299,4 @@ def test_a_printed_recipe_is_one_that_can_be_used(
     (tmp_path / "mine.yaml").write_text(veritune("train", "recipe", "sft").out)
     keys = ("mine.yaml", "dataset=sums", f"model={tiny_model}", "max_steps=1")
     assert veritune("--workspace", workspace.root, "train", *keys, "--json")["state"] == "finished"
-    assert veritune("train", "recipe", "ppo").status == 2
+    assert veritune("train", "recipe", "dop").status == 2
