@@ -180,7 +180,6 @@ def test_lineage_leads_from_a_label_to_the_report_and_back(
         ("model", run.manifest["model"]["name"]),
         ("dataset", "sums@v1"),
         ("run", "sft-1"),
-        ("dataset", "sums@v1"),
         ("run", "dpo-1"),
     ]
     assert lineage("sft-1")[1] == [("run", "dpo-1"), ("report", report)]
