@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from evaluation.harness import Side
@@ -45,6 +46,13 @@ def load_side(run: Run) -> Side:
     run.require_answers()
     model, tokenizer = finished.load(run)
     return Side(run.id, model, tokenizer, nullcontext if run.tuning == "full" else _switch(model, "default"))
+
+
+def load_folder(folder: Path, name: str) -> Side:
+    """A model of its own, with its tokenizer, in the precision that it was written in."""
+    precision = "bf16" if "bfloat16" in str(models.load_config(str(folder)).dtype) else "fp32"
+    model = models.load_base(str(folder), precision).eval()
+    return Side(name, model, models.load_tokenizer(str(folder)), nullcontext)
 
 
 def _switch(model: Any, adapter: str) -> Callable[[], AbstractContextManager[None]]:

@@ -16,7 +16,7 @@ from evaluation.hallucination.closed_book import grade
 from evaluation.harness import Answer, Side, load_task, run_task, samples_hash
 from evaluation.report import write_report
 from evaluation.results import Outcome, Results, Sample, Task, count_flips, write_results, write_samples
-from evaluation.sides import load_sides
+from evaluation.sides import load_folder, load_sides
 from evaluation.statistics import Comparison, compare, with_holm
 from evaluation.task_sources import SUITES, TaskSource, named_source
 from feedback import versions
@@ -24,7 +24,7 @@ from feedback.errors import UserError
 from feedback.files import atomic_folder, canonical_json, write_atomic
 from feedback.schema import Message, Record, prompt_key
 from feedback.workspace import SETTINGS_FILE, Workspace
-from training import batches, runs
+from training import batches, merging, runs
 from training.runs import Run
 
 PACKAGES = ("veritune", "lm-eval", "torch", "transformers", "peft")
@@ -48,6 +48,7 @@ def evaluate(
     report: Callable[[str], None] = print,
     conditions: Sequence[Condition] = (),
     tasks: Sequence[str] = (),
+    merged: bool = False,
 ) -> Results:
     """Compare a run with its base, or with another run, on the same items, and write the report.
 
@@ -58,6 +59,7 @@ def evaluate(
         report: takes the lines that a person at the screen reads.
         conditions: what will be asked of the figures; one that none of them can answer is a mistake.
         tasks: further tasks by name, ours or lm-eval's.
+        merged: ask the run's merged weights in place of its base with the adapter.
 
     Raises:
         UserError: no such run or suite, nothing to ask, or a training that changes nothing.
@@ -67,6 +69,8 @@ def evaluate(
     tuned_run = _finished(workspace, target)
     base_run = _finished(workspace, against) if against else None
     base, tuned = load_sides(tuned_run, base_run)
+    if merged:
+        tuned = load_folder(merging.cached(workspace, tuned_run, report), tuned_run.id)
     report_id = _next_id(workspace)
     with atomic_folder(workspace.reports / report_id) as folder:
         asked = _own_tasks(workspace, tuned_run, tuned.tokenizer, folder)
@@ -110,7 +114,7 @@ def evaluate(
             limit=limit,
             tasks=described,
             lineage=tuple(lineage.ancestors(workspace, tuned_run)),
-            notes=tuple(_notes(samples)),
+            notes=(*(["The tuned model's weights are the merged ones."] if merged else []), *_notes(samples)),
             environment={name: package_version(name) for name in PACKAGES} | {"python": platform.python_version()},
             hardware=tuned_run.manifest["hardware"],
         )

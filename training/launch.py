@@ -20,7 +20,7 @@ from feedback.errors import UserError
 from feedback.files import atomic_folder, hash_folder, write_atomic
 from feedback.lock import held
 from feedback.workspace import Workspace
-from training import distributed, models, quantised, queueing, runs, stopping, trainable
+from training import distributed, memory, models, quantised, queueing, runs, stopping, trainable
 from training.config import Recipe, read_recipe
 from training.distributed import ALONE, Host
 from training.prepare import Prepared, Rows, check_memory, encode, prepare
@@ -181,6 +181,7 @@ def work(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
     recipe, tokenizer = prepared.recipe, prepared.tokenizer
     checks = rows.checks | check_memory(prepared, rows)
     method = import_module(f"training.{recipe.method}")
+    memory.return_at_once()
     model = trainable.load(prepared)
     trained, parameters = trainable.count(model)
     first = distributed.is_first()

@@ -1,5 +1,6 @@
 """How much memory a step needs at its peak, estimated before anything is loaded."""
 
+import ctypes
 from typing import TYPE_CHECKING, Any
 
 from feedback.errors import UserError
@@ -12,6 +13,19 @@ if TYPE_CHECKING:
 
 # Of a trainable weight: itself, its gradient, and AdamW's two moments, which bitsandbytes keeps in 8 bits.
 FULL_STATE, SMALL_STATE = 4 + 4 + 8, 4 + 4 + 2
+# The most tokens and words for which TRL's losses hold logits at a time.
+TILE = (4096, 32768)
+# malloc.h: from what size on an allocation is the system's own, given back when it is freed.
+M_MMAP_THRESHOLD = -3
+# What allocators hold beyond what is in use, measured (tests/benchmarks/memory.py).
+RESERVED = 1.2
+
+
+def return_at_once() -> None:
+    """Let glibc give freed tensors back to the system; left to itself it keeps about as much again as a step needs."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 2**20)
 
 
 def check(recipe: Recipe, config: Any, max_length: int, sequences: int) -> dict[str, Any]:
@@ -48,9 +62,7 @@ def check(recipe: Recipe, config: Any, max_length: int, sequences: int) -> dict[
 def estimate(recipe: Recipe, config: Any, max_length: int, sequences: int) -> int:
     """Bytes that a step needs at its peak: weights, what trains with its optimiser, activations and logits.
 
-    What trains is kept in fp32; where that is all weights, DPO has a frozen copy of them. The activations that are kept
-    for the backward pass are those of Korthikanti et al. (arXiv 2205.05198, section 4.1): about 34 bytes for each
-    token, layer and hidden unit at two bytes a value.
+    What trains is kept in fp32; where that is all weights, DPO has a frozen copy of them.
     """
     model = models.skeleton(config, recipe.head)
     width = 2 if models.computes_in_bf16(recipe.precision) else 4
@@ -62,9 +74,29 @@ def estimate(recipe: Recipe, config: Any, max_length: int, sequences: int) -> in
         weights = _frozen(recipe, model, width) + _adapter_size(recipe, model) * state
     tokens = sequences * max_length
     layers = 2 if recipe.gradient_checkpointing else config.num_hidden_layers
-    activations = 17 * width * tokens * layers * config.hidden_size
-    logits = 2 * 4 * tokens * config.vocab_size if recipe.head == "causal-lm" else 0
-    return int(weights + activations + logits)
+    activations = tokens * layers * _kept_values(config, model, max_length) * width
+    logits = 0
+    if recipe.head == "causal-lm":
+        # The loss has five copies of a tile of TRL's, the check of the first step two of a whole row.
+        tile = min(tokens, TILE[0]) * min(config.vocab_size, TILE[1])
+        logits = 5 * 4 * tile + 2 * width * max_length * config.vocab_size
+    return int((weights + activations + logits) * RESERVED)
+
+
+def _kept_values(config: Any, model: "PreTrainedModel", max_length: int) -> float:
+    """How many values a layer keeps of each token for the backward pass.
+
+    Of a layer with a gated MLP (Llama's kind) they are counted: seven of hidden size (both norms' inputs and outputs,
+    the query, the attention's output twice), key and value, and four of the MLP's size. Of others they are those of
+    Korthikanti et al. (arXiv 2205.05198, equation 2), in units of two bytes.
+    """
+    hidden = config.hidden_size
+    for path, layer in adapters.linear_layers(model).items():
+        if path.endswith(("gate_proj", "gate_up_proj")):
+            inner = _size(layer) // hidden // (2 if path.endswith("gate_up_proj") else 1)
+            share = getattr(config, "num_key_value_heads", config.num_attention_heads) / config.num_attention_heads
+            return (7 + 2 * share) * hidden + 4 * inner
+    return (34 * hidden + 5 * config.num_attention_heads * max_length) / 2
 
 
 def _adapter_size(recipe: Recipe, model: "PreTrainedModel") -> int:

@@ -1,5 +1,11 @@
-"""Measures a run's peak memory in a process of its own: python -m tests.training.peak WORKSPACE METHOD KEY=VALUE..."""
+"""Measures a run's peak memory in a process of its own.
 
+python -m tests.training.peak WORKSPACE TINY METHOD KEY=VALUE...
+
+TINY is a small model with the same tokenizer: what libraries take once, at their first use, belongs to no run.
+"""
+
+import ctypes
 import gc
 import json
 import re
@@ -22,11 +28,11 @@ def main() -> None:
     from feedback import workspace
     from training.launch import train
 
-    place, method, *keys = sys.argv[1:]
+    place, tiny, method, *keys = sys.argv[1:]
     here = workspace.find(Path(place))
-    # What libraries take once, at their first use, belongs to no run.
-    train(here, method, [*keys, "batch_size=1", "max_steps=1"], lambda line: None)
+    train(here, method, [*keys, f"model={tiny}", "max_steps=1"], lambda line: None)
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     forget_peak()
     before = resident("VmRSS")
     run = train(here, method, [*keys, "max_steps=2"], lambda line: None)

@@ -37,7 +37,8 @@ def test_an_override_that_is_none_is_refused(override: str) -> None:
 
 
 def test_an_unknown_recipe_names_those_there_are() -> None:
-    with pytest.raises(UserError, match=f"recipe 'dop': neither a file nor one of {', '.join(sorted(METHODS))}"):
+    there = ", ".join(sorted([*METHODS, "qlora-8b"]))
+    with pytest.raises(UserError, match=f"recipe 'dop': neither a file nor one of {there}"):
         load_recipe("dop", [])
 
 
@@ -49,8 +50,12 @@ def test_the_shipped_recipe_is_what_the_code_documents(method: str) -> None:
     assert load_recipe(method, [f"{k}={v}" for k, v in required.items()]) == METHODS[method].model_validate(required)
 
 
-def test_every_shipped_recipe_is_a_method() -> None:
-    assert {path.stem for path in RECIPES.glob("*.yaml")} == set(METHODS)
+def test_every_other_shipped_recipe_is_an_example_that_differs_from_its_method() -> None:
+    examples = sorted({path.stem for path in RECIPES.glob("*.yaml")} - set(METHODS))
+    assert examples == ["qlora-8b"]
+    for name in examples:
+        recipe = load_recipe(name, ["dataset=x"])
+        assert recipe != METHODS[recipe.method](dataset="x")
 
 
 def test_keys_that_contradict_the_loss_are_refused() -> None:

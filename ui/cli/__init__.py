@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ui.cli import data, evaluate, feedback, setup, train, watch
+from ui.cli import data, evaluate, export, feedback, setup, train, watch
 from ui.cli.common import chosen, say
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.add_typer(feedback.app, name="feedback")
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
 evaluate.register(app)
+export.register(app)
 watch.register(app)
 
 

@@ -35,6 +35,9 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many items of each task only.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Items in one forward pass.")] = 32,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="Ask the run's merged weights, as they are exported and served.")
+    ] = False,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(
@@ -48,7 +51,7 @@ def evaluate(
     from evaluation.suites import evaluate
 
     workspace, conditions = current_workspace(), parse_conditions(fail_if or [])
-    results = evaluate(workspace, target, against, suite, limit, batch_size, say, conditions, task or [])
+    results = evaluate(workspace, target, against, suite, limit, batch_size, say, conditions, task or [], merged)
     if as_json:
         print_json(results.model_dump(mode="json"))
     else:
