@@ -71,7 +71,9 @@ def estimate(recipe: Recipe, config: Any, max_length: int, sequences: int) -> in
         copies = 4 if recipe.method in ("dpo", "kto") else 0
         weights = sum(parameter.numel() for parameter in model.parameters()) * (state + copies)
     else:
-        weights = _frozen(recipe, model, width) + _adapter_size(recipe, model) * state
+        # PPO trains a value function beside the policy, and keeps a reference and a reward model as they are.
+        roles = 2 * state + 2 * 4 if recipe.method == "ppo" else state
+        weights = _frozen(recipe, model, width) + _adapter_size(recipe, model) * roles
     tokens = sequences * max_length
     layers = 2 if recipe.gradient_checkpointing else config.num_hidden_layers
     activations = tokens * layers * _kept_values(config, model, max_length) * width

@@ -286,7 +286,7 @@ class PPORecipe(Recipe):
         "conversations and answers that returns numbers"
     )
     learning_rate: float = Field(default=5e-5, gt=0, description="peak learning rate of AdamW")
-    rollouts: int = Field(default=64, ge=2, description="answers sampled in one step, each to a prompt of its own")
+    rollouts: int = Field(default=64, ge=2, description="answers sampled in one step and process, each to a prompt")
     max_new_tokens: int = Field(default=128, ge=1, description="tokens after which an answer is cut")
     temperature: float = Field(default=1.0, gt=0, le=2, description="of sampling, and of all log-probabilities")
     ppo_epochs: int = Field(

@@ -1,22 +1,20 @@
 """Whole PPO runs on a tiny model: what moves, what must not, and that what the recipe says is what happens."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from evaluation import lineage
 from feedback.errors import UserError
 from feedback.files import hash_folder
 from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
+from tests.training.processes import in_process, until
+from tests.training.processes import train as train_in_process
 from training import finished, models, ppo, trainable
 from training.launch import resume, train
 from training.ppo import trainer
@@ -24,7 +22,6 @@ from training.prepare import Prepared
 from training.runs import Run
 
 HERE = "tests.training.test_ppo"
-ROOT = Path(__file__).parents[2]
 
 
 def quiet(line: str) -> None:
@@ -108,6 +105,9 @@ def test_a_step_moves_policy_and_value_function_and_no_bit_of_base_and_reference
     (line,) = [line for line in run.metrics() if "loss" in line]
     assert line["kl"] == pytest.approx(0, abs=1e-5)
     assert line["updates"] == 2
+    state = torch.load(run.folder / "checkpoints" / "checkpoint-1" / "optimizer.pt", weights_only=True)["state"]
+    # Of the iteration's updates alone: transformers' own step after them is none.
+    assert {int(each["step"]) for each in state.values()} == {2}
 
 
 def test_the_reward_rises_and_the_penalty_keeps_the_policy_near(
@@ -147,16 +147,11 @@ def test_a_run_killed_in_the_middle_goes_on_as_if_it_had_not_been(
     keys.append(f"parent={sft_run.id}")
     whole = train(workspace, "ppo", keys, quiet)
 
-    command = [sys.executable, "-m", "ui", "--workspace", str(workspace.root), "train", "ppo", *keys]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     killed = Run(workspace.runs / "ppo-2")
-    deadline = time.monotonic() + 120
-    while not killed.folder.exists() or len(killed.checkpoints()) < 2:
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process = in_process(train_in_process, workspace.root, "ppo", keys)
+    until(lambda: len(killed.checkpoints()) >= 2, process)
+    process.kill()
+    process.join()
     assert killed.state == "interrupted"
     assert killed.status()["step"] < 9
 
@@ -186,6 +181,20 @@ def test_ptx_holds_the_policy_to_the_parents_demonstrations(
     lines = train(workspace, "ppo", [*keys, "ptx_weight=1"], quiet).metrics()
     losses = [line["loss/ptx"] for line in lines if "loss" in line]
     assert 0 < losses[-1] < losses[0]
+
+
+def test_two_processes_learn_as_one(workspace: Workspace, keys: list[str]) -> None:
+    keys += ["max_steps=2", "gradient_accumulation=2", f"reward={HERE}:plain"]
+    one = train(workspace, "ppo", [*keys, "rollouts=16", "batch_size=4"], quiet)
+    two = train(workspace, "ppo", [*keys, "rollouts=8", "batch_size=2", "processes=2"], quiet)
+    names = ("loss", "reward/mean", "kl", "entropy", "loss/value", "clip_share")
+    logged = [[[line[name] for name in names] for line in run.metrics() if "loss" in line] for run in (one, two)]
+    assert len(logged[0]) == len(logged[1]) == 2
+    for ours, theirs in zip(*logged, strict=True):
+        assert theirs == pytest.approx(ours, abs=1e-3)
+    weights = [load_file(run.weights / "adapter_model.safetensors") for run in (one, two)]
+    for name, tensor in weights[0].items():
+        assert torch.allclose(tensor, weights[1][name], atol=1e-3), name
 
 
 def test_a_reward_run_sits_on_the_policys_base_and_stands_in_the_lineage(

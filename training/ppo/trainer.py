@@ -85,7 +85,7 @@ class PPOTrainer(RunTrainer, Trainer):
         first = len(prompts) * accelerator.process_index
         uniforms = torch.rand(len(prompts) * accelerator.num_processes, recipe.max_new_tokens, generator=generator)
         uniforms = uniforms[first : first + len(prompts)].to(self.args.device)
-        at_once = SAMPLED_AT_ONCE * recipe.batch_size
+        at_once = recipe.batch_size * (1 if recipe.gradient_checkpointing else SAMPLED_AT_ONCE)
         sampled = sample(roles.model, prompts, uniforms, recipe.temperature, eos, pad, at_once)
         answers = sampled.tokens
         parts = list(self._parts(prompts, answers, torch.arange(len(prompts))))
@@ -157,7 +157,8 @@ class PPOTrainer(RunTrainer, Trainer):
             self._sum_over_processes(parameters)
             torch.nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
         self.optimizer.step()
-        self.optimizer.zero_grad()
+        # To none, and not to zero: the trainer's own step would go on with the momentum.
+        self.optimizer.zero_grad(set_to_none=True)
         return accelerator.reduce(sums)
 
     def _pretraining(self, rows: int, generator: torch.Generator) -> Tensor:
@@ -197,8 +198,11 @@ class PPOTrainer(RunTrainer, Trainer):
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Score answers to as many prompts of the validation split as a step has, drawn with the same numbers."""
-        held_out = self.eval_dataset.select(range(min(self.recipe.rollouts, len(self.eval_dataset))))
-        rollouts = self._rollouts(list(held_out), torch.Generator().manual_seed(self.recipe.seed))
+        processes, mine = self.accelerator.num_processes, self.accelerator.process_index
+        count = min(self.recipe.rollouts, -(-len(self.eval_dataset) // processes))
+        # The last process may lack some, which are then asked twice.
+        held_out = [self.eval_dataset[i % len(self.eval_dataset)] for i in range(count * mine, count * (mine + 1))]
+        rollouts = self._rollouts(held_out, torch.Generator().manual_seed(self.recipe.seed))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured(rollouts).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
