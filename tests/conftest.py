@@ -31,6 +31,17 @@ CHAT_TEMPLATE = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU that torch can use"))
+
+
 @pytest.fixture(autouse=True)
 def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets-cache"))
@@ -59,6 +70,10 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def make_tiny_model(folder: Path) -> Path:
     """A Llama of some 30,000 random weights with a byte-level tokenizer and a chat template."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -90,7 +105,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             bos_token_id=tokenizer.eos_token_id,
         )
     )
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     tokenizer.save_pretrained(str(folder))
     model.save_pretrained(str(folder))
     return folder

@@ -15,7 +15,11 @@ OPTIONAL = {
     "wandb": "metrics to Weights & Biases (tracker=wandb)",
     "trackio": "metrics to Trackio (tracker=trackio)",
     "tensorboard": "metrics to TensorBoard (tracker=tensorboard)",
+    "liger_kernel": "faster layers on an NVIDIA GPU (backend=liger)",
+    "unsloth": "a faster loader of bases for an NVIDIA GPU (backend=unsloth)",
+    "vllm": "a faster server on an NVIDIA GPU (veritune serve RUN --server vllm)",
 }
+EXTRAS = {"liger_kernel": "liger"}
 GIB = 2**30
 # Of what is free: the rest is for activations, the adapter with its optimiser, and Python itself.
 FOR_WEIGHTS = 0.5
@@ -101,7 +105,7 @@ def _four_bits() -> Finding:
     if not usable:
         return Finding(name, "no", "bitsandbytes computes wrong numbers here: reinstall it")
     speed = "" if device == "cuda" else ", slowly"
-    means = f"NF4 works here{speed}; no recipe uses it yet"
+    means = f"NF4 works here{speed}: quantize=nf4, optimizer=adamw-8bit"
     return Finding(name, f"bitsandbytes {_version('bitsandbytes')} on {device}", means)
 
 
@@ -131,7 +135,8 @@ def _optional() -> Iterator[Finding]:
         if find_spec(module):
             yield Finding(module, _version(module) or "there", use)
         else:
-            yield Finding(module, "not installed", f"optional: {use}; pip install 'veritune[{module}]'")
+            extra = EXTRAS.get(module, module)
+            yield Finding(module, "not installed", f"optional: {use}; pip install 'veritune[{extra}]'")
 
 
 def _parameters(memory: float, width: int) -> str:
