@@ -1,15 +1,16 @@
 """What happens beside the steps of every method's trainer: lines of metrics, words to the person, and the end."""
 
 import json
-import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainingArguments
 
-from training import distributed, stopping
+from training import alarms, distributed, early_stopping, stopping
+from training.disk import written
 from training.errors import Stopped, TrainingError
+from training.recipe import Recipe
 from training.runs import Run
 
 if TYPE_CHECKING:
@@ -19,12 +20,15 @@ Report = Callable[[str], None]
 
 
 class Metrics(TrainerCallback):
-    """Writes metrics.jsonl, tells the person at the screen how far it is, and stops a run that diverged."""
+    """Writes metrics.jsonl, tells the person at the screen how far it is, and raises alarms.
 
-    def __init__(self, run: Run, report: Report, names: tuple[str, ...]) -> None:
-        self.path = run.folder / "metrics.jsonl"
-        self.report = report
+    What it knows, `lines`, is all that was written since the run began, before and after a resume.
+    """
+
+    def __init__(self, run: Run, recipe: Recipe, report: Report, names: tuple[str, ...]) -> None:
+        self.run, self.recipe, self.report = run, recipe, report
         self.names = names
+        self.lines = run.metrics()
         self.began: tuple[float, int] | None = None
         self.told = 0.0
 
@@ -48,22 +52,45 @@ class Metrics(TrainerCallback):
     ) -> None:
         if not logs or "train_runtime" in logs:
             return
-        if state.is_world_process_zero:
-            with self.path.open("a") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
-        loss = logs.get("loss")
-        if loss is not None and not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} at step {state.global_step}; the last whole checkpoint is kept; "
-                f"try a lower learning_rate than {args.learning_rate:g}"
-            )
-        now = time.monotonic()
+        self._write({"step": state.global_step, **logs}, state)
+        for alarm, message in alarms.raised(self.lines, self.recipe):
+            self._write({"step": state.global_step, "alarm": alarm.name, "message": message}, state)
+            if alarm.fatal:
+                self._end(f"{alarm.name}: {message}", state)
+            self.report(f"alarm {alarm.name}, step {state.global_step}: {message}")
+        loss, now = logs.get("loss"), time.monotonic()
         if loss is not None and (now - self.told > 3 or state.global_step == state.max_steps):
             self.told = now
             began, first = self.began or (now, 0)
             left = (now - began) / max(1, state.global_step - first) * (state.max_steps - state.global_step)
             figures = "".join(f", {name} {logs[name]:.4f}" for name in self.names)
             self.report(f"step {state.global_step}/{state.max_steps}{figures}, about {left:.0f} s left")
+
+    def _write(self, line: dict[str, Any], state: "TrainerState") -> None:
+        self.lines.append(line)
+        if state.is_world_process_zero:
+            with written(self.run, "metrics.jsonl"), self.run.metrics_file.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _end(self, why: str, state: "TrainerState") -> None:
+        if state.is_world_process_zero:
+            self.run.forget_checkpoints_from(alarms.sound_until(self.lines))
+        kept = self.run.checkpoints()
+        what = f"{kept[-1].name}, from before, is kept" if kept else "no checkpoint was saved before it began"
+        raise TrainingError(f"{why}; {what}")
+
+
+class EarlyStopping(TrainerCallback):
+    """Saves where a validation was the best so far, and ends the run when too many were not."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+
+    def on_evaluate(self, args: TrainingArguments, state: "TrainerState", control: "TrainerControl", **_: Any) -> None:
+        lines, recipe = self.metrics.lines, self.metrics.recipe
+        best = early_stopping.best(lines, recipe)
+        control.should_save |= best is not None and best.step == state.global_step
+        control.should_training_stop |= early_stopping.is_over(lines, recipe)
 
 
 class StopWhereWhole(TrainerCallback):

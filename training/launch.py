@@ -8,7 +8,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import import_module
@@ -22,6 +22,7 @@ from feedback.lock import held
 from feedback.workspace import Workspace
 from training import distributed, memory, models, quantised, queueing, runs, stopping, trainable
 from training.config import Recipe, read_recipe
+from training.disk import written
 from training.distributed import ALONE, Host
 from training.prepare import Prepared, Rows, check_memory, encode, prepare
 from training.reward_quality import sentence
@@ -136,7 +137,7 @@ def join(workspace: Workspace, run_id: str, host: Host) -> Run:
 @contextmanager
 def _at_work(run: Run) -> Iterator[None]:
     """Hold the run for this process, which says in its lock what others need to know to wait for it or to end it."""
-    with ExitStack() as stack:
+    with written(run, "the run's files"), ExitStack() as stack:
         try:
             file = stack.enter_context(held(run.lock))
         except BlockingIOError:
@@ -159,17 +160,14 @@ def _execute(workspace: Workspace, run: Run, prepared: Prepared, rows: Rows, rep
                     distributed.launch(workspace, run, host, report)
         except KeyboardInterrupt:
             run.update(state="stopped")
-            tell(f"{run.id} stopped; `veritune train resume {run.id}` goes on from {_last_whole(run)}")
+            tell(f"{run.id} stopped; `veritune train resume {run.id}` goes on from {run.last_whole}")
             raise
         except BaseException as error:
             logging.getLogger(__name__).error(traceback.format_exc())
-            run.update(state="failed", error=" ".join(str(error).split())[:1000])
+            # On a full disk it shows as interrupted, which is true as well.
+            with suppress(OSError):
+                run.update(state="failed", error=" ".join(str(error).split())[:1000])
             raise
-
-
-def _last_whole(run: Run) -> str:
-    checkpoints = run.checkpoints()
-    return checkpoints[-1].name if checkpoints else "its beginning"
 
 
 def work(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
@@ -201,21 +199,23 @@ def work(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
     with quantised.full_precision_adapters(model):
         trainer = method.make_trainer(recipe, run, model, tokenizer, Dataset.from_list(rows.train), validation)
     distributed.require_processes(trainer.accelerator, recipe)
-    trainer.attach(run, recipe, report)
     checkpoints = run.checkpoints()
     trainer.accelerator.wait_for_everyone()
     if first:
-        run.forget_metrics_after(int(checkpoints[-1].name.split("-")[1]) if checkpoints else 0)
+        run.forget_metrics_after(runs.step_of(checkpoints[-1]) if checkpoints else 0)
         run.update(total_steps=_total_steps(recipe, len(trainer.train_dataset)))
+    trainer.accelerator.wait_for_everyone()
+    trainer.attach(run, recipe, report)
     stopping.wait_for_a_step()
     trainer.train_from(checkpoints[-1] if checkpoints else None)
     if not first:
         return
-    if not run.weights.exists():
-        with atomic_folder(run.weights) as staging:
-            trainable.save(model, staging)
-            tokenizer.save_pretrained(str(staging))
-    write_atomic(run.folder / "MODEL_CARD.md", _card(run, prepared))
+    with written(run, "the trained weights"):
+        if not run.weights.exists():
+            with atomic_folder(run.weights) as staging:
+                trainable.save(model, staging)
+                tokenizer.save_pretrained(str(staging))
+        write_atomic(run.folder / "MODEL_CARD.md", _card(run, prepared))
     run.update(state="finished", finished_at=datetime.now(UTC).isoformat(), weights=hash_folder(run.weights))
 
 

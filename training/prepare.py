@@ -186,6 +186,11 @@ def encode(prepared: Prepared) -> Rows:
     method = import_module(f"training.{recipe.method}")
     train, lengths = _encode_split(method, prepared, "train")
     validation, _ = _encode_split(method, prepared, "validation")
+    if recipe.early_stopping and not validation:
+        raise UserError(
+            f"early_stopping: the validation split of dataset {recipe.dataset} has no row for {recipe.method}; leave "
+            "it out, or build the dataset with a validation split"
+        )
     checks = preflight.check_rows(recipe, prepared.tokenizer, train, lengths, prepared.max_length)
     return Rows(train, validation, checks)
 

@@ -131,6 +131,12 @@ class Recipe(Keys):
     validate_every: int | None = Field(
         default=None, ge=1, description="optimiser steps between losses on the validation split; default: once an epoch"
     )
+    early_stopping: int | None = Field(
+        default=None,
+        ge=1,
+        description="end after so many validations without a lower loss on the validation split (ppo, grpo: a higher "
+        "mean reward), and take the best checkpoint",
+    )
     tracker: Literal["none", "wandb", "trackio", "tensorboard"] = Field(
         default="none", description="where metrics go besides metrics.jsonl"
     )

@@ -1,9 +1,10 @@
 """Run folders: recipe, manifest, metrics, checkpoints and the trained weights of one training run."""
 
 import json
+import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,26 +93,55 @@ class Run:
         text = json.dumps(self.manifest | entries, indent=2, ensure_ascii=False)
         write_atomic(self.folder / MANIFEST, text + "\n")
 
+    @property
+    def metrics_file(self) -> Path:
+        """A line of JSON for each that was logged: `step` and figures, or `step`, `alarm` and `message`."""
+        return self.folder / "metrics.jsonl"
+
     def metrics(self) -> list[dict[str, Any]]:
         """What was logged, in order of steps; a line cut short by a crash is left out."""
-        path = self.folder / "metrics.jsonl"
+        path = self.metrics_file
         lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def sync_metrics(self) -> None:
+        """Force what was logged to disk."""
+        with self.metrics_file.open("a") as file:
+            os.fsync(file.fileno())
 
     def forget_metrics_after(self, step: int) -> None:
         """Drop the lines that a resumed run is going to write again."""
         kept = [line for line in self.metrics() if line["step"] <= step]
-        write_atomic(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        write_atomic(self.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
 
     def checkpoints(self) -> list[Path]:
         """Whole checkpoints, oldest first; they are renamed into place when complete."""
         folders = [path for path in (self.folder / "checkpoints").glob("*") if CHECKPOINT.fullmatch(path.name)]
-        return sorted(folders, key=lambda path: int(path.name.split("-")[1]))
+        return sorted(folders, key=step_of)
 
-    def rotate_checkpoints(self) -> None:
-        """Remove all checkpoints but the newest, and what a crash left half-written."""
-        for path in [*self.checkpoints()[:-KEPT_CHECKPOINTS], *(self.folder / "checkpoints").glob(".*.part")]:
+    @property
+    def last_whole(self) -> str:
+        """Where a resumed run goes on, in words."""
+        checkpoints = self.checkpoints()
+        return checkpoints[-1].name if checkpoints else "its beginning"
+
+    def checkpoint(self, step: int) -> Path:
+        """The checkpoint of a step."""
+        return self.folder / "checkpoints" / f"checkpoint-{step}"
+
+    def rotate_checkpoints(self, spared: Collection[int] = ()) -> None:
+        """Remove all checkpoints but the newest and those of some steps, and what a crash left half-written."""
+        for path in self.checkpoints()[:-KEPT_CHECKPOINTS]:
+            if step_of(path) not in spared:
+                _remove(path)
+        for path in (self.folder / "checkpoints").glob(".*.part"):
             shutil.rmtree(path)
+
+    def forget_checkpoints_from(self, step: int) -> None:
+        """Remove the checkpoints that whatever began at a step may have spoilt."""
+        for path in self.checkpoints():
+            if step_of(path) >= step:
+                _remove(path)
 
     @property
     def log(self) -> Path:
@@ -155,7 +185,7 @@ class Run:
         manifest, metrics = self.manifest, self.metrics()
         latest: dict[str, Any] = {}
         for line in metrics:
-            latest |= line
+            latest |= {key: value for key, value in line.items() if key not in ("alarm", "message")}
         return {
             "run_id": self.id,
             "state": self.state,
@@ -164,6 +194,7 @@ class Run:
             "step": latest.pop("step", 0),
             "total_steps": manifest["total_steps"],
             "metrics": latest,
+            "alarms": [line for line in metrics if "alarm" in line],
             "dataset": manifest["dataset"]["id"],
             "parent": manifest["parent"]["run_id"] if manifest["parent"] else None,
             "error": manifest.get("error"),
@@ -180,6 +211,18 @@ class Run:
             raise UserError(f"run {self.id}: {self.state}, so it has no weights yet; `veritune train resume {self.id}`")
         if hash_folder(self.weights) != expected:
             raise UserError(f"run {self.id}: the files in {self.weights} no longer match its manifest; train it again")
+
+
+def _remove(checkpoint: Path) -> None:
+    # Killed at this, it must not be left in parts under the name of a whole one.
+    going = checkpoint.with_name(f".{checkpoint.name}.part")
+    os.rename(checkpoint, going)
+    shutil.rmtree(going)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimiser steps that a checkpoint comes after."""
+    return int(checkpoint.name.split("-")[1])
 
 
 def create(workspace: Workspace, method: str) -> Run:

@@ -15,8 +15,8 @@ from training.errors import Stopped
 from training.runs import Run
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# After the signal that ends a run at once: what Python does not notice within, the system ends.
-AT_ONCE_SECONDS = 15.0
+# After the signal that ends a run at once: what Python does not notice within, the system ends; that takes a moment.
+AT_ONCE_SECONDS, DYING_SECONDS = 15.0, 60.0
 
 
 class _Asked:

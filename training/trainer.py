@@ -11,15 +11,16 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
 
-from feedback.files import sync_tree
-from training import means, models, schedules
+from feedback.files import sync_folder, sync_tree
+from training import alarms, early_stopping, means, models, schedules
 from training.batches import first_sequence
-from training.callbacks import Metrics, Report, StopWhereWhole
+from training.callbacks import EarlyStopping, Metrics, Report, StopWhereWhole
+from training.disk import written
 from training.errors import TrainingError
 from training.layers import Layer, discriminate, hold_back, trained_layers
 from training.models import checksums
 from training.recipe import Recipe
-from training.runs import Run
+from training.runs import Run, step_of
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState
@@ -89,8 +90,12 @@ class RunTrainer:
         if recipe.validate_every is None:
             rows_in_a_step = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
             self.args.eval_steps = -(-len(self.train_dataset) // rows_in_a_step)
-        self.add_callback(Metrics(run, report, self.told))
+        self._staging = run.folder / "checkpoints"
+        self.metrics = Metrics(run, recipe, report, self.told)
+        self.add_callback(self.metrics)
         self.add_callback(StopWhereWhole())
+        if recipe.early_stopping:
+            self.add_callback(EarlyStopping(self.metrics))
         if recipe.gradual_unfreezing or recipe.discriminative != 1:
             self.layers = trained_layers(self.model)
         self.add_callback(FirstStep(self))
@@ -120,27 +125,55 @@ class RunTrainer:
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # The parent writes file by file into what _get_output_dir says; only a whole checkpoint gets its name.
         self._staging = self.run.folder / "checkpoints" / f".{self.state.global_step}.part"
+        target = self.run.checkpoint(self.state.global_step)
         if self.is_world_process_zero():
             shutil.rmtree(self._staging, ignore_errors=True)
         # Every process adds its own random state.
         self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)  # type: ignore[misc]
-        self.accelerator.wait_for_everyone()
-        if self.is_world_process_zero():
-            written = self._staging / f"checkpoint-{self.state.global_step}"
-            sync_tree(written)
-            target = self.run.folder / "checkpoints" / written.name
-            shutil.rmtree(target, ignore_errors=True)
-            os.rename(written, target)
-            self.run.rotate_checkpoints()
+        try:
+            with written(self.run, target.name):
+                super()._save_checkpoint(model, trial)  # type: ignore[misc]
+                self.accelerator.wait_for_everyone()
+                if self.is_world_process_zero():
+                    sync_tree(self._staging)
+                    self.run.sync_metrics()
+                    os.rename(self._staging / target.name, target)
+                    sync_folder(target.parent)
+                    self.run.rotate_checkpoints(self._spared())
+        except BaseException:
+            shutil.rmtree(self._staging, ignore_errors=True)
+            raise
         self.accelerator.wait_for_everyone()
 
+    def _spared(self) -> set[int]:
+        """The steps of checkpoints that a run which is found to diverge, or stops early, goes back to."""
+        lines, steps = self.metrics.lines, [step_of(path) for path in self.run.checkpoints()]
+        sound = [step for step in steps if step < alarms.sound_until(lines)]
+        best = early_stopping.best(lines, self.recipe) if self.recipe.early_stopping else None
+        return {*sound[-1:], *([best.step] if best else [])}
+
     def train_from(self, checkpoint: Path | None) -> None:
-        """Train, going on from a checkpoint where there is one."""
+        """Train, going on from a checkpoint where there is one; with early stopping, what is left is the best."""
+        lines = self.metrics.lines
         if checkpoint is not None:
-            counted = [line["num_tokens"] for line in self.run.metrics() if "num_tokens" in line]
+            counted = [line["num_tokens"] for line in lines if "num_tokens" in line]
             self._total_train_tokens = counted[-1] if counted else 0
-        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if not early_stopping.is_over(lines, self.recipe):
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if any(not p.isfinite().all() for p in self.model.parameters() if p.requires_grad):
+            raise TrainingError(
+                "the last step made weights that are no numbers; try a lower learning_rate than "
+                f"{self.recipe.learning_rate:g}"
+            )
+        best = early_stopping.best(lines, self.recipe)
+        if self.recipe.early_stopping and best is not None:
+            self._load_from_checkpoint(str(self.run.checkpoint(best.step)))
+            self.metrics.report(
+                f"taken: step {best.step}, whose {best.metric} on the validation split, {best.value:.4g}, was the best"
+                + (f"; {best.since} validations since brought no better" if best.since else "")
+            )
+            if self.is_world_process_zero():
+                self.run.update(best=best._asdict() | {"split": "validation"})
 
     if TYPE_CHECKING:
         optimizer: torch.optim.Optimizer
@@ -151,6 +184,7 @@ class RunTrainer:
         data_collator: Callable[..., Any]
         accelerator: Any
 
+        def _load_from_checkpoint(self, resume_from_checkpoint: str) -> None: ...
         def is_world_process_zero(self) -> bool: ...
         def add_callback(self, callback: Any) -> None: ...
         def remove_callback(self, callback: Any) -> None: ...

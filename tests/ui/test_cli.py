@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from feedback.versions import DatasetVersion
@@ -274,14 +273,8 @@ def test_a_killed_run_shows_as_interrupted(
     status = veritune("--workspace", workspace.root, "train", "status", "sft-1", "--json")
     assert status["state"] == "running"
     process.kill()
-    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
-        time.sleep(0.01)
     process.wait()
-    # The last of its threads gives up the run's lock a moment after the first has ended.
-    while (status := veritune("--workspace", workspace.root, "train", "status", "sft-1", "--json"))[
-        "state"
-    ] == "running":
-        assert time.monotonic() < deadline
+    status = veritune("--workspace", workspace.root, "train", "status", "sft-1", "--json")
     assert status["state"] == "interrupted"
     (row,) = veritune("--workspace", workspace.root, "train", "list", "--json")
     assert row["state"] == "interrupted"

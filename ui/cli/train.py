@@ -150,6 +150,7 @@ def status(run_id: RunId, as_json: AsJson = False) -> None:
     rows += sorted(
         (key, f"{value:.6g}" if isinstance(value, float) else value) for key, value in found["metrics"].items()
     )
+    rows += [("alarm", f"{line['alarm']}, step {line['step']}: {line['message']}") for line in found["alarms"]]
     print_table(["what", "value"], [(key, value) for key, value in rows if value is not None], title=run_id)
 
 
