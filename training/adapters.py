@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feedback.errors import UserError
-from training.recipe import Head, Lora
+from training.recipe_base import Head, Lora
 
 if TYPE_CHECKING:
     import torch

@@ -1,7 +1,7 @@
 """What can go wrong while a run looks well: each alarm is a pure function of the lines of metrics.jsonl.
 
 `first` and `last` are means over the first and the last 5 lines that have the figure, and something "rises" where
-last - first is more than twice its standard error. An alarm is raised once in a run.
+last - first is more than four times its standard error. An alarm is raised once in a run.
 """
 
 import math
@@ -11,7 +11,7 @@ from itertools import pairwise
 from statistics import fmean, median, variance
 from typing import Any, NamedTuple
 
-from training.recipe import Recipe
+from training.recipe_base import Recipe
 
 Line = Mapping[str, Any]
 WINDOW = 5
@@ -48,13 +48,18 @@ def raised(lines: Sequence[Line], recipe: Recipe) -> list[Raised]:
 
 
 def sound_until(lines: Sequence[Line]) -> int:
-    """The last step whose loss was within the noise of the level (see `divergence`).
+    """The last step whose loss was within the noise of the level (see `divergence`), or before one that is no number.
 
     A checkpoint of an earlier step is sound: a loss shows what the updates before it have done.
     """
-    trained = [line for line in _with(lines, "loss")[-REMEMBERED:] if math.isfinite(line["loss"])]
-    most = min(level for level, _ in _levels(trained)) + _noise(trained) if trained else 0.0
-    return next((line["step"] for line in reversed(trained) if line["loss"] <= most), 0)
+    trained = _with(lines, "loss")[-REMEMBERED:]
+    sound = [line for line in trained if math.isfinite(line["loss"])]
+    if not sound:
+        return 0
+    if len(sound) < len(trained):
+        return int(sound[-1]["step"])
+    most = min(level for level, _ in _levels(sound)) + _noise(sound)
+    return next(line["step"] for line in reversed(sound) if line["loss"] <= most)
 
 
 def not_a_number(lines: Sequence[Line], recipe: Recipe) -> str | None:
@@ -157,9 +162,9 @@ def entropy_out_of_band(lines: Sequence[Line], recipe: Recipe) -> str | None:
 
 
 def reward_hacking(lines: Sequence[Line], recipe: Recipe) -> str | None:
-    """The reward rises, and the answers' length goes the way that pays: the correlation of the two has that sign.
+    """The reward rises, and the answers' length by a tenth the way that pays: the sign of the correlation of the two.
 
-    And over the last 5 lines it is at least 0.5, or at least 0.3 and 0.2 more than over the first.
+    And over the last 5 lines that is at least 0.5, or at least 0.3 and 0.2 more than over the first.
     """
     rewards, lengths, paid = (
         _either(lines, name) for name in ("reward/mean", "length/mean", "reward/length_correlation")
@@ -169,7 +174,9 @@ def reward_hacking(lines: Sequence[Line], recipe: Recipe) -> str | None:
     first, last = _ends(paid)
     sign = math.copysign(1, last)
     strong = abs(last) >= 0.5 or (abs(last) >= 0.3 and sign * (last - first) >= 0.2)
-    if not (strong and _rises(rewards) and _rises([sign * length for length in lengths])):
+    was, became = _ends(lengths)
+    moved = sign * (became - was) >= 0.1 * was and _rises([sign * length for length in lengths])
+    if not (strong and moved and _rises(rewards)):
         return None
     return (
         f"the reward rises with {'longer' if last > 0 else 'shorter'} answers (correlation {last:.2f}, at first "
@@ -252,4 +259,4 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
 def _rises(values: Sequence[float]) -> bool:
     first, last = _ends(values)
     error = math.sqrt((variance(values[:WINDOW]) + variance(values[-WINDOW:])) / WINDOW)
-    return last - first > 2 * error
+    return last - first > 4 * error

@@ -10,7 +10,7 @@ from transformers import TrainerCallback, TrainingArguments
 from training import alarms, distributed, early_stopping, stopping
 from training.disk import written
 from training.errors import Stopped, TrainingError
-from training.recipe import Recipe
+from training.recipe_base import Recipe
 from training.runs import Run
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from transformers import Trainer as TransformersTrainer
 from training.batches import Lengths, encode, padded
 from training.classifier_quality import LengthBaseline, quality, sentence
 from training.labelled import Data, Example, examples_of
-from training.recipe import ClassifierRecipe, Recipe
+from training.recipe import ClassifierRecipe
+from training.recipe_base import Recipe
 from training.runs import Run
 from training.trainer import Report, RunTrainer, arguments
 

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from feedback.errors import UserError
-from training.recipe import METHODS, PRESETS, Lora, Recipe
+from training.recipe import METHODS
+from training.recipe_base import PRESETS, Lora, Recipe
 
 RECIPES = Path(__file__).parent / "recipes"
 

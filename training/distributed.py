@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from feedback.errors import UserError
 from feedback.workspace import Workspace
 from training.errors import Stopped, TrainingError
-from training.recipe import Recipe
+from training.recipe_base import Recipe
 from training.reported import Reported
 from training.runs import Run
 

@@ -6,7 +6,7 @@ So a run that goes on after a kill comes to the same end as one that was never i
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from training.recipe import Recipe
+from training.recipe_base import Recipe
 
 # What is judged by is the loss, but for methods whose loss says nothing of how good the answers are: their mean reward.
 REWARDS = {"ppo": "eval_reward/mean", "grpo": "eval_reward"}

@@ -20,11 +20,23 @@ from feedback.errors import UserError
 from feedback.files import atomic_folder, hash_folder, write_atomic
 from feedback.lock import held
 from feedback.workspace import Workspace
-from training import distributed, memory, models, quantised, queueing, runs, stopping, trainable
+from training import (
+    distributed,
+    known,
+    memory,
+    models,
+    quantised,
+    queueing,
+    runs,
+    stopping,
+    trackers,
+    trainable,
+)
 from training.config import Recipe, read_recipe
 from training.disk import written
 from training.distributed import ALONE, Host
 from training.prepare import Prepared, Rows, check_memory, encode, prepare
+from training.recipe import SFTRecipe
 from training.reward_quality import sentence
 from training.runs import Run
 
@@ -111,6 +123,7 @@ def resume(
         )
     rows = encode(prepared)
     with stopping.heeded(), _at_work(run):
+        run.remove_parts()
         run.update(state="queued", preflight=None, error=None)
         begun(run)
         _execute(workspace, run, prepared, rows, report, host)
@@ -195,6 +208,11 @@ def work(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
         report(words)
     report(f"first row, the loss on what stands in ⟦⟧: {checks['example'][:300]!r}")
 
+    if first and isinstance(recipe, SFTRecipe):
+        known.ask_once(
+            run, recipe, list(method.select_rows(recipe, prepared.version, "train")), prepared, model, report
+        )
+    trackers.point_at(run)
     validation = Dataset.from_list(rows.validation) if rows.validation else None
     with quantised.full_precision_adapters(model):
         trainer = method.make_trainer(recipe, run, model, tokenizer, Dataset.from_list(rows.train), validation)

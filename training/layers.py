@@ -3,7 +3,7 @@
 import torch
 
 from feedback.errors import UserError
-from training.recipe import Recipe
+from training.recipe_base import Recipe
 
 Layer = dict[str, torch.nn.Parameter]
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from feedback.errors import UserError
-from training.recipe import Recipe
+from training.recipe_base import Recipe
 
 # What transformers calls them.
 OPTIMIZERS = {

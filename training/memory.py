@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from feedback.errors import UserError
 from training import adapters, models, quantised
-from training.recipe import Recipe
+from training.recipe_base import Recipe
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from feedback.errors import UserError
 from feedback.files import content_hash, hash_file
 from training import quantised
-from training.recipe import Head, Recipe
+from training.recipe_base import Head, Recipe
 
 if TYPE_CHECKING:
     import torch

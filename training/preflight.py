@@ -1,16 +1,20 @@
 """What is checked before the first step: a run that could only fail silently is stopped with the reason."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from feedback.errors import UserError
-from training.batches import Lengths, show
-from training.recipe import Recipe, SFTRecipe
+from training.batches import IGNORED, Lengths, show
+from training.errors import TrainingError
+from training.recipe import SFTRecipe
+from training.recipe_base import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MOST_TRUNCATED = 0.5
+# What of an encoded row is imitated.
+ANSWERS = ("labels", "completion_ids", "chosen_ids", "rejected_ids")
 
 
 def check_rows(
@@ -63,3 +67,31 @@ def sequences_at_once(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> int:
         (len(row["answers"]) if "answers" in row else 1 + ("chosen_ids" in row) for row in rows), reverse=True
     )
     return sum(of_each[: recipe.batch_size])
+
+
+def check_supervision(
+    collate: Callable[[list[Any]], Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], eos_token_id: int
+) -> None:
+    """Make sure that a batch's loss sees the end of every answer.
+
+    Args:
+        collate: rows to a batch, as the trainer does.
+        rows: encoded rows of one batch.
+
+    Raises:
+        TrainingError: an EOS that the rows supervise is left out of the loss.
+    """
+    batch = collate([dict(row) for row in rows])
+    ids, mask = batch.get("input_ids"), batch.get("completion_mask")
+    if "labels" in batch and ids is not None and batch["labels"].shape == ids.shape:
+        mask = batch["labels"] != IGNORED
+    if mask is None or ids is None:
+        # What learns from scores of whole answers, or samples them itself, has no tokens that it imitates.
+        return
+    seen = int(((ids == eos_token_id) & mask.bool()).sum())
+    wanted = sum(list(row.get(key, ())).count(eos_token_id) for row in rows for key in ANSWERS)
+    if seen < wanted:
+        raise TrainingError(
+            f"the loss of the first batch sees {seen} of the {wanted} EOS tokens that end its answers: the others are "
+            "masked as padding is, so the model would not learn to stop; set a pad_token other than the EOS"
+        )

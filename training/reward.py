@@ -11,7 +11,8 @@ from trl import RewardConfig, RewardTrainer
 from feedback.versions import DatasetVersion
 from training.batches import comparison_rows as encode_rows
 from training.batches import padded
-from training.recipe import Recipe, RewardRecipe
+from training.recipe import RewardRecipe
+from training.recipe_base import Recipe
 from training.reward_quality import Judged, longer_is_better, quality, sentence
 from training.runs import Run
 from training.trainer import Report, RunTrainer, arguments, without_base_dropout

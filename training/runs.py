@@ -17,7 +17,8 @@ from feedback.lock import is_held
 from feedback.workspace import Workspace
 from training import queueing
 from training.config import Recipe, parse_recipe
-from training.recipe import METHODS, Head
+from training.recipe import METHODS
+from training.recipe_base import Head
 
 MANIFEST = "manifest.json"
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -130,12 +131,19 @@ class Run:
         return self.folder / "checkpoints" / f"checkpoint-{step}"
 
     def rotate_checkpoints(self, spared: Collection[int] = ()) -> None:
-        """Remove all checkpoints but the newest and those of some steps, and what a crash left half-written."""
+        """Remove all checkpoints but the newest and those of some steps."""
         for path in self.checkpoints()[:-KEPT_CHECKPOINTS]:
             if step_of(path) not in spared:
                 _remove(path)
-        for path in (self.folder / "checkpoints").glob(".*.part"):
-            shutil.rmtree(path)
+        self.remove_parts()
+
+    def remove_parts(self) -> None:
+        """Remove what a crash left half-written or half-removed."""
+        for path in [*self.folder.glob(".*.part"), *self.folder.glob("checkpoints/.*.part")]:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def forget_checkpoints_from(self, step: int) -> None:
         """Remove the checkpoints that whatever began at a step may have spoilt."""

@@ -6,7 +6,7 @@ The first step already moves the weights, unlike with transformers' own schedule
 import math
 from collections.abc import Callable
 
-from training.recipe import Recipe
+from training.recipe_base import Recipe
 
 
 def factor(recipe: Recipe, total: int) -> Callable[[int], float]:

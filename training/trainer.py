@@ -1,5 +1,6 @@
 """What every method's trainer shares: whole checkpoints, metrics.jsonl, schedule, and a check of the first step."""
 
+import json
 import math
 import os
 import shutil
@@ -12,14 +13,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
 
 from feedback.files import sync_folder, sync_tree
-from training import alarms, early_stopping, means, models, schedules
+from training import alarms, early_stopping, means, models, preflight, schedules, trackers
 from training.batches import first_sequence
 from training.callbacks import EarlyStopping, Metrics, Report, StopWhereWhole
 from training.disk import written
 from training.errors import TrainingError
 from training.layers import Layer, discriminate, hold_back, trained_layers
 from training.models import checksums
-from training.recipe import Recipe
+from training.recipe_base import Recipe
 from training.runs import Run, step_of
 
 if TYPE_CHECKING:
@@ -59,11 +60,18 @@ def arguments(recipe: Recipe, run: Run) -> dict[str, Any]:
         "logging_first_step": True,
         "report_to": recipe.tracker,
         "run_name": run.id,
+        "project": trackers.PROJECT,
         "remove_unused_columns": False,
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "max_length": None,
     }
+
+
+def _is_last(checkpoint: Path) -> bool:
+    """Whether a run had nothing left to train after this checkpoint."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    return bool(state["global_step"] >= state["max_steps"])
 
 
 def without_base_dropout(model: torch.nn.Module) -> None:
@@ -90,6 +98,8 @@ class RunTrainer:
         if recipe.validate_every is None:
             rows_in_a_step = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
             self.args.eval_steps = -(-len(self.train_dataset) // rows_in_a_step)
+        rows = [self.train_dataset[row] for row in range(min(recipe.batch_size, len(self.train_dataset)))]
+        preflight.check_supervision(self.data_collator, rows, self.processing_class.eos_token_id)
         self._staging = run.folder / "checkpoints"
         self.metrics = Metrics(run, recipe, report, self.told)
         self.add_callback(self.metrics)
@@ -158,7 +168,10 @@ class RunTrainer:
         if checkpoint is not None:
             counted = [line["num_tokens"] for line in lines if "num_tokens" in line]
             self._total_train_tokens = counted[-1] if counted else 0
-        if not early_stopping.is_over(lines, self.recipe):
+        if checkpoint is not None and (_is_last(checkpoint) or early_stopping.is_over(lines, self.recipe)):
+            # Asked to train on from its last step, transformers takes one more.
+            self._load_from_checkpoint(str(checkpoint))
+        else:
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if any(not p.isfinite().all() for p in self.model.parameters() if p.requires_grad):
             raise TrainingError(
@@ -181,6 +194,7 @@ class RunTrainer:
         args: TrainingArguments
         model: Any
         train_dataset: Any
+        processing_class: Any
         data_collator: Callable[..., Any]
         accelerator: Any
 

@@ -8,8 +8,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from evaluation.hallucination.abstention import abstains
-from evaluation.hallucination.matching import matches
+from training.abstention import abstains
+from training.matching import matches
 
 Outcome = Literal["correct", "incorrect", "abstained"]
 THRESHOLDS = (0.5, 0.75, 0.9)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from evaluation.hallucination.matching import exact_match, matches
 from evaluation.statistics import mcnemar_exact, wilson
+from training.matching import exact_match, matches
 
 RESULTS = Path(__file__).parent / "results" / "answer_matching.json"
 RATED = Path(__file__).parents[3] / "shared" / "data" / "nq-open" / "efficientqa_rated.jsonl"

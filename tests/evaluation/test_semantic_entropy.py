@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from evaluation.hallucination.entailment import Verdict
-from evaluation.hallucination.matching import matches
 from evaluation.hallucination.semantic_entropy import by_entailment, clusters, semantic_entropy
+from training.matching import matches
 
 
 def test_entropy_of_counted_answers_by_hand() -> None:

@@ -8,7 +8,7 @@ import transformers
 
 from feedback.errors import UserError
 from training.adapters import add_adapter, linear_layers
-from training.recipe import Head, Lora
+from training.recipe_base import Head, Lora
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0}
 MODERN = {**SIZES, "intermediate_size": 48, "num_key_value_heads": 2}

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import TrainerCallback
 
 from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
 from training import alarms
-from training.recipe import METHODS, Recipe
+from training.errors import TrainingError
+from training.launch import train
+from training.recipe import METHODS
+from training.recipe_base import Recipe
 from training.runs import find, step_of
+from training.trainer import RunTrainer
 
 
 def recipe(method: str, **keys: Any) -> Recipe:
@@ -137,6 +142,34 @@ def test_a_learning_rate_of_1_ends_a_run_and_the_last_sound_checkpoint_stays(
     kept = step_of(run.checkpoints()[-1])
     # What its weights cost, at the step after it, is nearer to what the run began with than to what it came to.
     assert losses[kept + 1] < (losses[1] + losses[max(losses)]) / 2
+
+
+def test_weights_that_became_no_numbers_are_not_what_is_kept(
+    workspace: Workspace, small_dataset: DatasetVersion, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint of the step that spoilt them is written before any loss shows it."""
+
+    class Poison(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            if state.global_step == 6:
+                next(p for p in model.parameters() if p.requires_grad).data.fill_(math.nan)
+
+    attach = RunTrainer.attach
+
+    def planted(self: RunTrainer, *arguments: Any) -> None:
+        attach(self, *arguments)
+        self.add_callback(Poison())
+
+    monkeypatch.setattr(RunTrainer, "attach", planted)
+    keys = ["dataset=sums", f"model={tiny_model}", "max_steps=20", "log_every=1", "checkpoint_every=2"]
+    with pytest.raises(TrainingError, match=r"the loss became nan at step 7.*; checkpoint-4, from before, is kept"):
+        train(workspace, "sft", keys, print)
+    run = find(workspace, "sft-1")
+    assert [line["alarm"] for line in run.status()["alarms"]] == ["nan"]
+    assert [step_of(path) for path in run.checkpoints()] == [4]
+    # At the last step there is no later loss to show it.
+    with pytest.raises(TrainingError, match="the last step made weights that are no numbers"):
+        train(workspace, "sft", [*keys, "max_steps=6"], print)
 
 
 PPO_HEALTHY: dict[str, Callable[[int], float]] = {

@@ -17,7 +17,7 @@ from transformers import (
 
 from feedback.errors import UserError
 from training import adapters, models
-from training.recipe import Head, Lora
+from training.recipe_base import Head, Lora
 
 LORA = Lora(r=4, alpha=8)
 IDS = torch.tensor([[5, 6, 7, 1]])

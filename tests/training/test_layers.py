@@ -25,7 +25,7 @@ from training import adapters, models
 from training.config import load_recipe
 from training.launch import train
 from training.layers import check_layers, discriminate, hold_back, trained_layers
-from training.recipe import Lora
+from training.recipe_base import Lora
 from training.trainer import RunTrainer
 
 SMALL: dict[str, Any] = {"vocab_size": 40, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 3}

@@ -15,7 +15,8 @@ from training import adapters, models
 from training.batches import pair_rows
 from training.dpo import Trainer, make_trainer
 from training.losses import LOSSES, Pairs, expected, sft
-from training.recipe import DPORecipe, Lora
+from training.recipe import DPORecipe
+from training.recipe_base import Lora
 from training.runs import Run
 
 BETA = 0.3

@@ -13,10 +13,8 @@ from feedback.errors import UserError
 from feedback.files import hash_folder
 from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
-from tests.training.processes import in_process, until
-from tests.training.processes import train as train_in_process
 from training import finished, models, ppo, trainable
-from training.launch import resume, train
+from training.launch import train
 from training.ppo import trainer
 from training.prepare import Prepared
 from training.runs import Run
@@ -138,31 +136,6 @@ def test_the_same_seed_gives_the_same_bytes_however_rows_are_batched(workspace: 
     assert hashes[0] == hashes[1] != hashes[3]
     assert logged[2] == pytest.approx(logged[0], abs=1e-4)
     assert logged[3] != pytest.approx(logged[0], abs=1e-4)
-
-
-def test_a_run_killed_in_the_middle_goes_on_as_if_it_had_not_been(
-    workspace: Workspace, keys: list[str], sft_run: Run
-) -> None:
-    keys += ["max_steps=9", "checkpoint_every=2", "log_every=3", "ptx_weight=0.1"]
-    keys.append(f"parent={sft_run.id}")
-    whole = train(workspace, "ppo", keys, quiet)
-
-    killed = Run(workspace.runs / "ppo-2")
-    process = in_process(train_in_process, workspace.root, "ppo", keys)
-    until(lambda: len(killed.checkpoints()) >= 2, process)
-    process.kill()
-    process.join()
-    assert killed.state == "interrupted"
-    assert killed.status()["step"] < 9
-
-    resume(workspace, killed.id, quiet)
-    timeless = ("eval_runtime",)
-    logged = [
-        [{key: value for key, value in line.items() if key not in timeless} for line in run.metrics()]
-        for run in (whole, killed)
-    ]
-    assert logged[0] == logged[1]
-    assert hash_folder(whole.weights) == hash_folder(killed.weights)
 
 
 def test_a_step_ends_when_the_policy_has_moved_as_far_as_it_may(workspace: Workspace, keys: list[str]) -> None:

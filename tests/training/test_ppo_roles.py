@@ -11,7 +11,7 @@ from training import adapters, models
 from training.ppo import losses
 from training.ppo.roles import POLICY, REFERENCE, REWARD, VALUE, Roles
 from training.ppo.rollouts import lay_out, sample
-from training.recipe import Head, Lora
+from training.recipe_base import Head, Lora
 
 LORA = Lora(r=4, alpha=8)
 PROMPTS = [[9, 10, 11], [8, 9, 10, 11, 12, 13], [20], [30, 31]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.hallucination.matching import exact_match, matches, words
+from training.matching import exact_match, matches, words
 
 
 @pytest.mark.parametrize(

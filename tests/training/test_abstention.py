@@ -4,7 +4,7 @@ import csv
 import json
 from pathlib import Path
 
-from evaluation.hallucination.abstention import abstains
+from training.abstention import abstains
 
 WORDINGS = [json.loads(line) for line in (Path(__file__).parent / "abstentions.jsonl").read_text().splitlines()]
 

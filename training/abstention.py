@@ -2,7 +2,7 @@
 
 An answer is cut into clauses. The first that says anything must be a disclaimer ("I don't know", "the text does not
 say"), and none may be a guess after all ("... but I think it was Rome"). What stands in quotation marks is somebody
-else's word. tests/evaluation/abstentions.jsonl holds what the patterns were written against.
+else's word. tests/training/abstentions.jsonl holds what the patterns were written against.
 """
 
 import re
