@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# How many tests run at a time; each takes up to 3 GB.
+JOBS ?= 2
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test check format browser clean
@@ -11,7 +13,7 @@ demo: $(INSTALLED)
 	$(BIN)/veritune demo $(ARGS)
 
 test: check browser
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

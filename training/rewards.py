@@ -66,7 +66,7 @@ def _find(workspace: Workspace, name: str) -> Reward:
     try:
         found = getattr(importlib.import_module(module), function, None)
     except ImportError as error:
-        raise UserError(f"reward: {name!r}: {error}; put {module}.py into {workspace.root}") from None
+        raise UserError(f"reward: {name!r}: {error}; put {module.replace('.', '/')}.py into {workspace.root}") from None
     if not callable(found):
         raise UserError(f"reward: {name!r}: {module} has no function {function!r}")
     return found

@@ -1,5 +1,6 @@
 """Whole PPO runs on a tiny model: what moves, what must not, and that what the recipe says is what happens."""
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,9 @@ def test_ptx_holds_the_policy_to_the_parents_demonstrations(
 
 
 def test_two_processes_learn_as_one(workspace: Workspace, keys: list[str]) -> None:
-    keys += ["max_steps=2", "gradient_accumulation=2", f"reward={HERE}:plain"]
+    # Processes of their own find in the workspace what the tests' Python finds here.
+    (workspace.root / "ascii_share.py").write_text(f"from typing import Any, Sequence\n\n{inspect.getsource(plain)}")
+    keys += ["max_steps=2", "gradient_accumulation=2", "reward=ascii_share:plain"]
     one = train(workspace, "ppo", [*keys, "rollouts=16", "batch_size=4"], quiet)
     two = train(workspace, "ppo", [*keys, "rollouts=8", "batch_size=2", "processes=2"], quiet)
     names = ("loss", "reward/mean", "kl", "entropy", "loss/value", "clip_share")

@@ -28,7 +28,7 @@ WEIGHTS = r"os.rename \S+\.part \S+/adapter"
 CARD = r"open \S+MODEL_CARD\S+"
 LAST_WORDS = r"MODEL_CARD.*os.rename \S+\.part \S+/manifest\.json"
 ULMFIT = ["tuning=full", "schedule=slanted-triangular", "discriminative=2.6", "gradual_unfreezing=true"]
-REWARD = "reward=tests.training.test_kill:shorter"
+REWARD = "reward=tests.training.test_killed_runs:shorter"
 PPO = [REWARD, "rollouts=8", "max_new_tokens=4", "ptx_weight=0.1", "parent=sft-1", "lora.dropout=0"]
 
 
