@@ -115,8 +115,6 @@ def sample_answers(
         UserError: several answers are wanted at temperature 0, or conversations leave no room for an answer; one
             line for each.
     """
-    if count > 1 and sampling.temperature == 0:
-        raise UserError(f"temperature 0: its {count} answers would be the same one; raise it, or ask for 1 answer")
     encoded: list[list[int]] = []
     mistakes: list[str] = []
     for prompt in prompts:
@@ -126,7 +124,25 @@ def sample_answers(
             mistakes += error.lines
     if mistakes:
         raise UserError(*mistakes)
-    rows = [prompt for prompt in encoded for _ in range(count)]
+    return sample_encoded(side, encoded, count, sampling, batch_size)
+
+
+def sample_encoded(
+    side: Side,
+    prompts: Sequence[Sequence[int]],
+    count: int,
+    sampling: Sampling,
+    batch_size: int,
+    step: Callable[[int], None] = lambda _: None,
+) -> list[list[str]]:
+    """`count` answers to each prompt of token ids; `step` is told how many answers more there are.
+
+    Raises:
+        UserError: several answers are wanted at temperature 0.
+    """
+    if count > 1 and sampling.temperature == 0:
+        raise UserError(f"temperature 0: its {count} answers would be the same one; raise it, or ask for 1 answer")
+    rows = [prompt for prompt in prompts for _ in range(count)]
     answers = []
     with side.active(), _seeded(sampling.seed):
         for start in range(0, len(rows), batch_size):
@@ -135,6 +151,7 @@ def sample_answers(
                 for token in tokens:
                     row.add(token)
                 answers.append(row.whole)
+            step(len(answers[start:]))
     return [answers[start : start + count] for start in range(0, len(answers), count)]
 
 

@@ -25,7 +25,10 @@ class Side:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model said to one item; `confidence` is the answer's probability under it, None in multiple choice."""
+    """What one model said to one item; `confidence` is the answer's probability under it, None in multiple choice.
+
+    `spans` are the places of its text that a check takes for made up, from one character up to another.
+    """
 
     doc: dict[str, Any]
     doc_hash: str
@@ -33,6 +36,7 @@ class Answer:
     text: str
     confidence: float | None
     metrics: dict[str, float]
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 def load_task(task: TaskSource) -> dict[str, Any]:

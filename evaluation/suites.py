@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from evaluation import lineage
+from evaluation import checks, lineage
 from evaluation.gate import Condition, require_metrics
 from evaluation.hallucination.closed_book import grade
 from evaluation.harness import Answer, Side, load_task, run_task, samples_hash
@@ -49,6 +49,7 @@ def evaluate(
     conditions: Sequence[Condition] = (),
     tasks: Sequence[str] = (),
     merged: bool = False,
+    named_checks: Sequence[str] = (),
 ) -> Results:
     """Compare a run with its base, or with another run, on the same items, and write the report.
 
@@ -60,12 +61,14 @@ def evaluate(
         conditions: what will be asked of the figures; one that none of them can answer is a mistake.
         tasks: further tasks by name, ours or lm-eval's.
         merged: ask the run's merged weights in place of its base with the adapter.
+        named_checks: further checks of the answers, of evaluation/checks.py.
 
     Raises:
-        UserError: no such run or suite, nothing to ask, or a training that changes nothing.
+        UserError: no such run, suite or check, nothing to ask, or a training that changes nothing.
     """
     if suite not in SUITES:
         raise UserError(f"--suite {suite}: not a suite; there is {', '.join(SUITES)}")
+    made = checks.chosen(workspace, suite, named_checks)
     tuned_run = _finished(workspace, target)
     base_run = _finished(workspace, against) if against else None
     base, tuned = load_sides(tuned_run, base_run)
@@ -80,7 +83,7 @@ def evaluate(
                 f"nothing to ask: {workspace.root / SETTINGS_FILE} names no evaluation.questions, "
                 f"{tuned_run.manifest['dataset']['id']} has no pairs in its test split, and no --task was named"
             )
-        require_metrics(conditions, {task.name: list(task.metrics) for task in asked})
+        require_metrics(conditions, {task.name: list(task.metrics | made.metrics(task)) for task in asked})
         if against != target:
             _require_difference(base, tuned, asked[0])
         samples: list[Sample] = []
@@ -90,11 +93,12 @@ def evaluate(
             sides = []
             for side in (base, tuned):
                 report(f"{task.name}: asking {side.name}")
-                sides.append(run_task(side, task, limit, batch_size))
+                answers = run_task(side, task, limit, batch_size)
+                sides.append(made.judge(side, task, answers, batch_size, report))
             rows = [_sample(task, *pair) for pair in zip(*sides, strict=True)]
             samples += rows
             clusters = [row.cluster for row in rows]
-            for metric, higher_is_better in task.metrics.items():
+            for metric, higher_is_better in (task.metrics | made.metrics(task)).items():
                 of_base, of_tuned = ([answer.metrics[metric] for answer in side] for side in sides)
                 comparisons.append(compare(task.name, metric, of_base, of_tuned, clusters, higher_is_better))
             described[task.name] = Task(
@@ -114,7 +118,11 @@ def evaluate(
             limit=limit,
             tasks=described,
             lineage=tuple(lineage.ancestors(workspace, tuned_run)),
-            notes=(*(["The tuned model's weights are the merged ones."] if merged else []), *_notes(samples)),
+            notes=(
+                *(["The tuned model's weights are the merged ones."] if merged else []),
+                *_notes(samples),
+                *made.notes(),
+            ),
             environment={name: package_version(name) for name in PACKAGES} | {"python": platform.python_version()},
             hardware=tuned_run.manifest["hardware"],
         )

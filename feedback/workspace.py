@@ -26,6 +26,16 @@ class EvaluationSettings(BaseModel):
         description="JSONL or CSV files of further questions that no row of a dataset may give away",
     )
     tasks: list[str] = Field(default=[], description="tasks of lm-eval's that the full suite asks besides its own")
+    samples: int | None = Field(
+        default=None,
+        ge=2,
+        le=100,
+        description="answers that each model gives again to every question, to see whether it says the same",
+    )
+    temperature: float = Field(default=1.0, gt=0, le=2, description="at which those are drawn")
+    entailment: str | None = Field(
+        default=None, description="a model of natural-language inference, a folder or hub name, that checks ask"
+    )
     data: dict[str, str] = Field(default={}, description="local copies of tasks' data, by task; otherwise the hub's")
 
 
@@ -105,6 +115,11 @@ questions = []
 # decontaminate = []
 # What `veritune eval --suite full` asks besides its own tasks: any of lm-eval's, by name.
 # tasks = ["hellaswag"]
+# Does a model say the same when it is asked again? So many more answers to each question, for `--suite truthful`
+# and `full`, and for `--check consistency` or `--check semantic_entropy`.
+# samples = 5
+# A model of natural-language inference, which tells contradiction from other words for the same.
+# entailment = "cross-encoder/nli-deberta-v3-small"
 
 [evaluation.data]
 # Local copies of what the suites `truthful` and `full` ask; what is not named here comes from the hub.

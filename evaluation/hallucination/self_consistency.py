@@ -59,11 +59,12 @@ def ngram_scores(answer: str, samples: Sequence[str], n: int = 1) -> NgramScores
     )
 
 
-def entailment_scores(answer: str, samples: Sequence[str], entailment: Entailment) -> list[float]:
+def entailment_scores(answer: str, samples: Sequence[str], entailment: Entailment, question: str = "") -> list[float]:
     """By sentence, how far the samples contradict it on average (section 5.4, equation 10).
 
     Args:
         samples: further answers to the same prompt; each is the premise, the sentence the hypothesis.
+        question: stands before both, where answers are too short to be understood alone.
 
     Raises:
         ValueError: there is no sample.
@@ -71,7 +72,9 @@ def entailment_scores(answer: str, samples: Sequence[str], entailment: Entailmen
     if not samples:
         raise ValueError("consistency needs samples to compare with")
     parts = sentences(answer)
-    verdicts = iter(entailment([(sample, part.text) for part in parts for sample in samples]))
+    start = f"{question} " if question else ""
+    asked = [(f"{start}{sample}", f"{start}{part.text}") for part in parts for sample in samples]
+    verdicts = iter(entailment(asked))
     scores = []
     for _ in parts:
         of_sentence = [next(verdicts) for _ in samples]

@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from evaluation.hallucination.entailment import Entailment
+from training.abstention import abstains
+from training.matching import matches
 
 # Whether two answers to one question mean the same.
 SameMeaning = Callable[[str, str], bool]
@@ -64,3 +66,11 @@ def by_entailment(question: str, entailment: Entailment) -> SameMeaning:
         return all(verdict.label == "entails" for verdict in entailment([pair, pair[::-1]]))
 
     return same
+
+
+def by_wording(one: str, other: str) -> bool:
+    """Two short answers mean the same where the one is what the other accepts, or where both decline to answer."""
+    declined = abstains(one), abstains(other)
+    if any(declined):
+        return all(declined)
+    return one.strip() == other.strip() or matches(one, other) or matches(other, one)

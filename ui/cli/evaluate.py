@@ -33,6 +33,10 @@ def evaluate(
     task: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A further task: one of lm-eval's, or of evaluation/tasks.")
     ] = None,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A further check of the answers: consistency or semantic_entropy."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many items of each task only.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Items in one forward pass.")] = 32,
     merged: Annotated[
@@ -51,7 +55,9 @@ def evaluate(
     from evaluation.suites import evaluate
 
     workspace, conditions = current_workspace(), parse_conditions(fail_if or [])
-    results = evaluate(workspace, target, against, suite, limit, batch_size, say, conditions, task or [], merged)
+    results = evaluate(
+        workspace, target, against, suite, limit, batch_size, say, conditions, task or [], merged, check or []
+    )
     if as_json:
         print_json(results.model_dump(mode="json"))
     else:

@@ -1,0 +1,134 @@
+"""Checks of answers that need no accepted ones: which are made, and what each says of a model's answers."""
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from evaluation.generation import Sampling, sample_encoded
+from evaluation.hallucination.entailment import CrossEncoder, Entailment
+from evaluation.hallucination.self_consistency import entailment_scores, ngram_scores
+from evaluation.hallucination.semantic_entropy import by_entailment, by_wording, clusters, semantic_entropy
+from evaluation.hallucination.sentences import sentences
+from evaluation.harness import Answer, Side
+from evaluation.task_sources import TaskSource
+from feedback.argilla.progress import Progress
+from feedback.errors import UserError
+from feedback.workspace import EvaluationSettings, Workspace
+
+# What each check measures; a lower value is better in all of them.
+METRICS = {
+    "consistency": ("inconsistency", "contradiction"),
+    "semantic_entropy": ("semantic_entropy",),
+}
+# Where a check is asked for by name and the settings say nothing.
+SAMPLES = 5
+# lm-eval's own, for tasks that say nothing.
+MAX_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Checks:
+    """The checks of one evaluation.
+
+    Args:
+        names: those of METRICS that are made.
+    """
+
+    names: tuple[str, ...]
+    settings: EvaluationSettings
+
+    @property
+    def count(self) -> int:
+        """How often a question is asked again."""
+        return self.settings.samples or SAMPLES
+
+    @cached_property
+    def entailment(self) -> Entailment | None:
+        return CrossEncoder(self.settings.entailment) if self.settings.entailment else None
+
+    def metrics(self, task: TaskSource) -> dict[str, bool]:
+        """What is measured in a task besides its own metrics, and whether a higher value is better."""
+        if not task.graded:
+            return {}
+        names = [metric for check in self.names for metric in METRICS[check]]
+        return {name: False for name in names if name != "contradiction" or self.settings.entailment}
+
+    def notes(self) -> list[str]:
+        """How the figures come about, for the report."""
+        if not self.names:
+            return []
+        how = f"the entailment model {self.settings.entailment}" if self.settings.entailment else "their wording"
+        again = f"{self.count} more answers to each question at temperature {self.settings.temperature:g}"
+        names = " and ".join(self.names)
+        return [f"{names}: from {again}, compared by {how}; lower is more consistent, not more true."]
+
+    def judge(
+        self, side: Side, task: TaskSource, answers: Sequence[Answer], batch_size: int, report: Callable[[str], None]
+    ) -> list[Answer]:
+        """A model's answers to a task with what the checks say of them among their metrics."""
+        if not self.metrics(task):
+            return list(answers)
+        samples = self._samples(side, task, answers, batch_size, report)
+        return [
+            replace(answer, metrics=answer.metrics | self._sampled(answer, of_answer))
+            for answer, of_answer in zip(answers, samples, strict=True)
+        ]
+
+    def _samples(
+        self, side: Side, task: TaskSource, answers: Sequence[Answer], batch_size: int, report: Callable[[str], None]
+    ) -> list[list[str]]:
+        """Further answers to each prompt, asked and cut as the task asks and cuts."""
+        asked = task.config["generation_kwargs"]
+        room = asked.get("max_gen_toks", MAX_NEW_TOKENS)
+        context: int = getattr(side.model.config, "max_position_embeddings", None) or sys.maxsize
+        if context <= MAX_NEW_TOKENS:
+            # As the harness does for models of so small a context.
+            room = context // 4
+        sampling = Sampling(temperature=self.settings.temperature, max_new_tokens=room)
+        progress = Progress(self.count * len(answers), f"{task.name}: {side.name}, asked again", report)
+        prompts = [_encoded(side, answer.prompt)[-max(1, context - room) :] for answer in answers]
+        drawn = sample_encoded(side, prompts, self.count, sampling, batch_size, progress.step)
+        return [[_cut(text, asked["until"]) for text in of_answer] for of_answer in drawn]
+
+    def _sampled(self, answer: Answer, samples: Sequence[str]) -> dict[str, float]:
+        question = str(answer.doc["question"])
+        found: dict[str, float] = {}
+        if "consistency" in self.names:
+            said = bool(sentences(answer.text))
+            found["inconsistency"] = ngram_scores(answer.text, samples).answer_highest if said else math.nan
+            if self.entailment:
+                scores = entailment_scores(answer.text, samples, self.entailment, question)
+                found["contradiction"] = sum(scores) / len(scores) if scores else math.nan
+        if "semantic_entropy" in self.names:
+            same = by_entailment(question, self.entailment) if self.entailment else by_wording
+            found["semantic_entropy"] = semantic_entropy(clusters(samples, same))
+        return found
+
+
+def chosen(workspace: Workspace, suite: str, named: Sequence[str]) -> Checks:
+    """The checks that were named, and in the larger suites those that veritune.toml sets up.
+
+    Raises:
+        UserError: there is no such check; a line for each.
+    """
+    settings = workspace.settings.evaluation
+    unknown = [name for name in named if name not in METRICS]
+    if unknown:
+        raise UserError(*(f"--check {name}: no such check; there is {', '.join(METRICS)}" for name in unknown))
+    set_up = [*(("consistency", "semantic_entropy") if settings.samples else ())] if suite != "quick" else []
+    wanted = {*named, *set_up}
+    return Checks(tuple(name for name in METRICS if name in wanted), settings)
+
+
+def _encoded(side: Side, prompt: str) -> list[int]:
+    """A rendered prompt as lm-eval encodes it."""
+    bos = side.tokenizer.bos_token
+    ids: list[int] = side.tokenizer(prompt, add_special_tokens=not (bos and prompt.startswith(bos)))["input_ids"]
+    return ids
+
+
+def _cut(text: str, until: Sequence[str]) -> str:
+    """A text up to where the task stops reading."""
+    return text[: min((place for stop in until if (place := text.find(stop)) >= 0), default=len(text))].strip()
