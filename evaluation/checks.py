@@ -1,16 +1,13 @@
 """Checks of answers that need no accepted ones: which are made, and what each says of a model's answers."""
 
-import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from evaluation.generation import Sampling, sample_encoded
+from evaluation.hallucination import scores
 from evaluation.hallucination.entailment import CrossEncoder, Entailment
-from evaluation.hallucination.self_consistency import entailment_scores, ngram_scores
-from evaluation.hallucination.semantic_entropy import by_entailment, by_wording, clusters, semantic_entropy
-from evaluation.hallucination.sentences import sentences
 from evaluation.harness import Answer, Side
 from evaluation.task_sources import TaskSource
 from feedback.argilla.progress import Progress
@@ -96,14 +93,11 @@ class Checks:
         question = str(answer.doc["question"])
         found: dict[str, float] = {}
         if "consistency" in self.names:
-            said = bool(sentences(answer.text))
-            found["inconsistency"] = ngram_scores(answer.text, samples).answer_highest if said else math.nan
+            found["inconsistency"] = scores.inconsistency(answer.text, samples)
             if self.entailment:
-                scores = entailment_scores(answer.text, samples, self.entailment, question)
-                found["contradiction"] = sum(scores) / len(scores) if scores else math.nan
+                found["contradiction"] = scores.contradiction(question, answer.text, samples, self.entailment)
         if "semantic_entropy" in self.names:
-            same = by_entailment(question, self.entailment) if self.entailment else by_wording
-            found["semantic_entropy"] = semantic_entropy(clusters(samples, same))
+            found["semantic_entropy"] = scores.entropy(question, samples, self.entailment)
         return found
 
 

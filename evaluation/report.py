@@ -7,6 +7,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
+from evaluation.detectors import Accuracy
 from evaluation.plots import forests, outcome_bars, risk_coverage
 from evaluation.results import Results, Sample, read_samples
 from evaluation.statistics import RESAMPLES, Comparison, compare
@@ -123,6 +124,26 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
 
 def _cell(text: str) -> str:
     return html.escape(" ".join(text.split())).replace("|", "\\|")
+
+
+def detector_cells(accuracy: Accuracy) -> list[str]:
+    """A detector's figures for a row of a table: what it asks, on what, and how it compares with length."""
+    return [
+        accuracy.detector,
+        ", ".join(accuracy.by) or "nothing",
+        accuracy.labels,
+        str(accuracy.n) + (f" of {accuracy.n + accuracy.unscored}" if accuracy.unscored else ""),
+        _with_interval(accuracy.auroc, accuracy.auroc_interval),
+        _with_interval(accuracy.balanced_accuracy, accuracy.balanced_accuracy_interval),
+        "-" if accuracy.length_auroc is None else figure(accuracy.length_auroc),
+        accuracy.verdict,
+    ]
+
+
+def _with_interval(value: float | None, bounds: tuple[float, float] | None) -> str:
+    if value is None:
+        return "-"
+    return figure(value) + (f" ({figure(bounds[0])} to {figure(bounds[1])})" if bounds else "")
 
 
 def figure(value: float) -> str:

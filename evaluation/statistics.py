@@ -3,7 +3,7 @@
 A difference is always tuned minus base. Items that share a cluster (a prompt) are resampled or flipped together.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from feedback.schema import Record
@@ -236,6 +236,39 @@ def smallest_detectable_difference(
     residuals = _residuals(sums, counts)
     error = np.sqrt((residuals**2).sum() * len(sums) / (len(sums) - 1)) / counts.sum()
     return float((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * error)
+
+
+def cluster_intervals(
+    statistic: "Callable[[np.ndarray], Sequence[float | None]]",
+    clusters: Clusters,
+    resamples: int = 1_000,
+    seed: int = 0,
+) -> list[tuple[float, float] | None]:
+    """Percentile intervals of 95% of statistics that are no means, by resampling whole clusters (Efron 1979).
+
+    Args:
+        statistic: takes the places of items, some more than once; gives its values, None where one is not defined.
+        clusters: the cluster of each item.
+
+    Returns:
+        An interval for each value; None where it was not defined, or one cluster alone can't be resampled.
+    """
+    import numpy as np
+
+    numbers: dict[Hashable, int] = {}
+    codes = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters])
+    rng = np.random.default_rng(seed)
+    drawn = [
+        statistic(np.repeat(np.arange(len(codes)), np.bincount(picked, minlength=len(numbers))[codes]))
+        for picked in rng.integers(0, len(numbers), (resamples, len(numbers)))
+    ]
+    values = np.array(drawn, dtype=float)
+    found: list[tuple[float, float] | None] = []
+    for column in values.T:
+        defined = column[~np.isnan(column)]
+        enough = len(numbers) > 1 and len(defined)
+        found.append((float(np.quantile(defined, 0.025)), float(np.quantile(defined, 0.975))) if enough else None)
+    return found
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:

@@ -127,6 +127,8 @@ questions = []
 # halueval = "qa_data.jsonl"
 # nq_open = "NQ-open.dev.jsonl"
 # gsm8k = "gsm8k"    # a folder with train.jsonl and test.jsonl
+# Answers that people labelled, for `veritune validate-detectors`.
+# truthfulqa_answers = "answers_labelled_true.jsonl"
 """
 
 
@@ -151,6 +153,11 @@ class Workspace:
     @property
     def reports(self) -> Path:
         return self.root / "reports"
+
+    @property
+    def detectors(self) -> Path:
+        """How good the evaluation's detectors are, a file a version."""
+        return self.root / "detectors"
 
     @property
     def cache(self) -> Path:

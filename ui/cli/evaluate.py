@@ -1,5 +1,6 @@
 """`eval`, `report` and `lineage`: what training did to the model, and where it came from."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -7,6 +8,9 @@ import typer
 from ui.cli.common import AsJson, current_workspace, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from evaluation.detectors import Accuracy
     from evaluation.results import Results
 
 report = typer.Typer(help="Show and list reports.", no_args_is_help=True)
@@ -19,6 +23,7 @@ def register(app: typer.Typer) -> None:
     app.command("eval")(evaluate)
     app.add_typer(report, name="report")
     app.command()(lineage)
+    app.command()(validate_detectors)
 
 
 def evaluate(
@@ -118,6 +123,52 @@ def lineage(
     for direction, title in (("upstream", f"{name} stands on"), ("downstream", f"on {name} stand")):
         rows = [(link["kind"], link["id"], (link["hash"] or "-")[:12], link["state"]) for link in links[direction]]
         print_table(["kind", "id", "hash", "state"], rows, title=title)
+
+
+def validate_detectors(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN", help="A run or model whose confidence and consistency are measured too."),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="Labelled answers, in place of those of veritune.toml."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many lines of each file only.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Answers in one forward pass.")] = 32,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the evaluation's detectors on answers that people labelled, beside the answers' length alone."""
+    import shlex
+    import sys
+
+    from evaluation import detectors
+    from evaluation.validation import validate
+
+    workspace = current_workspace()
+    found = validate(workspace, model or [], _files(data or []), limit, batch_size, say)
+    path = detectors.keep(workspace.detectors, found, shlex.join(["veritune", *sys.argv[1:]]))
+    if as_json:
+        print_json([accuracy.model_dump(mode="json") | {"verdict": accuracy.verdict} for accuracy in found])
+    else:
+        _print_detectors(found)
+        say(f"kept in {path}")
+
+
+def _files(pairs: "Sequence[str]") -> dict[str, Path]:
+    from feedback.errors import UserError
+
+    mistakes = [f"--data {pair}: write NAME=FILE" for pair in pairs if not all(pair.partition("=")[::2])]
+    if mistakes:
+        raise UserError(*mistakes)
+    return {name: Path(path) for name, _, path in (pair.partition("=") for pair in pairs)}
+
+
+def _print_detectors(found: "Sequence[Accuracy]") -> None:
+    from evaluation.report import detector_cells
+
+    columns = ["detector", "asks", "labelled answers", "n", "AUROC", "balanced accuracy", "length alone", "so it is"]
+    print_table(columns, [detector_cells(each) for each in found], title="How good the detectors are")
 
 
 def _print(results: "Results") -> None:
