@@ -6,36 +6,25 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from evaluation import checks, lineage
 from evaluation.gate import Condition, require_metrics
 from evaluation.hallucination.closed_book import grade
 from evaluation.harness import Answer, Side, load_task, run_task, samples_hash
+from evaluation.questions import named_tasks, own_tasks
 from evaluation.report import write_report
 from evaluation.results import Outcome, Results, Sample, Task, count_flips, write_results, write_samples
 from evaluation.sides import load_folder, load_sides
 from evaluation.statistics import Comparison, compare, with_holm
-from evaluation.task_sources import SUITES, TaskSource, named_source
-from feedback import versions
+from evaluation.task_sources import SUITES, TaskSource
 from feedback.errors import UserError
-from feedback.files import atomic_folder, canonical_json, write_atomic
-from feedback.schema import Message, Record, prompt_key
+from feedback.files import atomic_folder
+from feedback.schema import Message, prompt_key
 from feedback.workspace import SETTINGS_FILE, Workspace
 from training import batches, merging, runs
 from training.runs import Run
 
 PACKAGES = ("veritune", "lm-eval", "torch", "transformers", "peft")
-
-
-class HeldOutQuestion(Record):
-    """A line of evaluation.questions; no answers mark a question that can't be answered."""
-
-    question: str
-    answers: list[str]
-    slice: str | None = None
 
 
 def evaluate(
@@ -76,8 +65,8 @@ def evaluate(
         tuned = load_folder(merging.cached(workspace, tuned_run, report), tuned_run.id)
     report_id = _next_id(workspace)
     with atomic_folder(workspace.reports / report_id) as folder:
-        asked = _own_tasks(workspace, tuned_run, tuned.tokenizer, folder)
-        asked += _named_tasks(workspace, suite, tasks, folder)
+        asked = own_tasks(workspace, tuned_run, tuned.tokenizer, folder)
+        asked += named_tasks(workspace, suite, tasks, folder)
         if not asked:
             raise UserError(
                 f"nothing to ask: {workspace.root / SETTINGS_FILE} names no evaluation.questions, "
@@ -138,72 +127,10 @@ def _finished(workspace: Workspace, run_id: str) -> Run:
     return run
 
 
-def _own_tasks(workspace: Workspace, run: Run, tokenizer: Any, folder: Path) -> list[TaskSource]:
-    """The workspace's own held-out questions, and the held-out pairs of the run's dataset."""
-    tasks = [TaskSource(path.stem, "closed_book", path) for path in _question_files(workspace)]
-    version = versions.load(workspace, run.manifest["dataset"]["id"])
-    pairs = version.pairs("test")
-    if len(pairs):
-        path = folder / "preferences.jsonl"
-        write_atomic(path, "".join(canonical_json(_rendered(tokenizer, row)) + "\n" for row in pairs))
-        tasks.append(TaskSource("preferences", "preferences", path))
-    return tasks
-
-
-def _named_tasks(workspace: Workspace, suite: str, named: Sequence[str], folder: Path) -> list[TaskSource]:
-    """The suite's tasks and those that were named, each with its data at hand.
-
-    Raises:
-        UserError: there is no such task, or its data is not to be had; a line for each.
-    """
-    settings, found = workspace.settings.evaluation, []
-    mistakes: list[str] = []
-    for name in dict.fromkeys([*SUITES[suite], *(settings.tasks if suite == "full" else ()), *named]):
-        try:
-            found.append(named_source(name, settings.data, workspace.root, folder))
-            load_task(found[-1])
-        except UserError as error:
-            mistakes += error.lines
-    if mistakes:
-        raise UserError(*mistakes)
-    return found
-
-
 def _source(task: TaskSource, folder: Path) -> str:
     if task.data is None:
         return str(task.config["dataset_path"])
     return task.data.name if task.data.is_relative_to(folder) else str(task.data)
-
-
-def _question_files(workspace: Workspace) -> list[Path]:
-    """The files of evaluation.questions, each row checked."""
-    mistakes, paths = [], []
-    for name in workspace.settings.evaluation.questions:
-        path = workspace.root / name
-        paths.append(path)
-        try:
-            lines = path.read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            mistakes.append(f"evaluation.questions: {path} can't be read ({error})")
-            continue
-        for number, line in enumerate(lines, 1):
-            try:
-                HeldOutQuestion.model_validate_json(line, strict=True)
-            except ValidationError:
-                mistakes.append(f'{path}, line {number}: must be {{"question": text, "answers": [text, ...]}}')
-    stems = [path.stem for path in paths]
-    mistakes += [f"evaluation.questions: two files are named {stem!r}" for stem in set(stems) if stems.count(stem) > 1]
-    if mistakes:
-        raise UserError(*mistakes[:20])
-    return paths
-
-
-def _rendered(tokenizer: Any, pair: dict[str, Any]) -> dict[str, str]:
-    """A pair as the model sees it: prompt and answers in the chat template's form, the EOS with the answers."""
-    prompt, chosen = batches.render(tokenizer, pair["prompt"], pair["chosen"])
-    _, rejected = batches.render(tokenizer, pair["prompt"], pair["rejected"])
-    question = prompt_key(tuple(Message(**message) for message in pair["prompt"]))
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, "cluster": question}
 
 
 def _sample(task: TaskSource, base: Answer, tuned: Answer) -> Sample:
