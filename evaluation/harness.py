@@ -5,22 +5,31 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from evaluation.hallucination import closed_book
 from evaluation.task_sources import SHARED_DATA, TaskSource
+from feedback.cache import Cache
 from feedback.errors import UserError
 from feedback.files import content_hash
+
+# Whose other versions may answer otherwise.
+PACKAGES = ("lm-eval", "torch", "transformers", "peft")
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two models that are compared; `active()` puts its adapter in effect on the shared backbone."""
+    """One of the two models that are compared; `active()` puts its adapter in effect on the shared backbone.
+
+    `identity` is a hash of its weights; without one, its answers are not kept.
+    """
 
     name: str
     model: Any
     tokenizer: Any
     active: Callable[[], AbstractContextManager[Any]]
+    identity: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,28 +70,40 @@ def load_task(task: TaskSource) -> dict[str, Any]:
         ) from error
 
 
-def run_task(side: Side, task: TaskSource, limit: int | None, batch_size: int) -> list[Answer]:
+def run_task(
+    side: Side,
+    task: TaskSource,
+    limit: int | None,
+    batch_size: int,
+    cache: Cache | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Answer]:
     """Ask one model every item of a task.
 
     Args:
         limit: take the first so many items only.
-        batch_size: items in one forward pass.
+        batch_size: prompts in one forward pass.
+        cache: what any model answered before, and where this one's answers are kept.
+        say: takes a line on the progress now and then.
 
     Raises:
         UserError: its data is not to be had.
     """
     import lm_eval
-    from lm_eval.models.huggingface import HFLM
+
+    from evaluation.recall import Recall
+    from evaluation.shared_prompts import SharedPrompts
 
     # It warns that it was given a loaded model, which is the point.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     loaded = load_task(task)
     with side.active():
-        lm = HFLM(pretrained=side.model, tokenizer=side.tokenizer, batch_size=batch_size, truncation=True)
+        model = SharedPrompts(pretrained=side.model, tokenizer=side.tokenizer, batch_size=batch_size, truncation=True)
         for each in loaded["tasks"].values():
-            if task.config["output_type"] == "generate_until" and lm.max_gen_toks >= lm.max_length:
+            if task.config["output_type"] == "generate_until" and model.max_gen_toks >= model.max_length:
                 # lm-eval refuses a pocket model, whose context is no longer than what it lets models say.
-                each.set_config("generation_kwargs", {"max_gen_toks": lm.max_length // 4}, update=True)
+                each.set_config("generation_kwargs", {"max_gen_toks": model.max_length // 4}, update=True)
+        lm = Recall(model, _identity(side), cache, batch_size, f"{task.name}, {side.name}", say)
         # Not simple_evaluate: it lists this machine's packages and asks git for a commit, for us to throw away.
         output = lm_eval.evaluate(
             lm=lm,
@@ -118,6 +139,16 @@ def samples_hash(answers: Sequence[Answer]) -> str:
     return content_hash([answer.doc_hash for answer in answers])
 
 
+def _identity(side: Side) -> str | None:
+    """What a side's answers depend on: weights, tokenizer, arithmetic and code."""
+    if side.identity is None:
+        return None
+    config = side.model.config
+    arithmetic = [str(side.model.dtype), side.model.device.type, hasattr(config, "quantization_config")]
+    tokenizer = [side.tokenizer.get_vocab(), side.tokenizer.eos_token, side.tokenizer.bos_token]
+    return content_hash([side.identity, tokenizer, arithmetic, [version(name) for name in PACKAGES]])
+
+
 def _metrics(task: TaskSource, item: dict[str, dict[str, Any]], text: str) -> dict[str, float]:
     """An item's metrics under the names that the task gives them."""
     several = len(task.filters) > 1
@@ -140,7 +171,7 @@ def _confidences(lm: Any, samples: Sequence[dict[str, Any]], texts: Sequence[str
         Instance("loglikelihood", s["doc"], (s["arguments"][0][0], text or " "), 0)
         for s, text in zip(samples, texts, strict=True)
     ]
-    return [min(1.0, math.exp(logprob)) for logprob, _ in lm.loglikelihood(requests, disable_tqdm=True)]
+    return [min(1.0, math.exp(logprob)) for logprob, _ in lm.loglikelihood(requests)]
 
 
 def _text(item: dict[str, dict[str, Any]]) -> str:

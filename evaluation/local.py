@@ -176,9 +176,8 @@ def load(workspace: Workspace, name: str) -> LocalModel:
     if name in (run.id for run in runs.list_runs(workspace)):
         run = runs.find(workspace, name)
         run.verify_weights()
-        # The weights' folder holds the tokenizer, and so the chat template.
-        identity = content_hash([run.manifest["model"]["hash"], run.manifest["weights"]])
-        return LocalModel(load_side(run), identity, workspace.cache)
+        side = load_side(run)
+        return LocalModel(side, str(side.identity), workspace.cache)
     tokenizer = models.load_tokenizer(name)
     identity = content_hash([models.model_hash(name), tokenizer.chat_template])
     short = models.short_name(name)

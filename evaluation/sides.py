@@ -7,6 +7,7 @@ from typing import Any
 
 from evaluation.harness import Side
 from feedback.errors import UserError
+from feedback.files import content_hash
 from training import finished, models
 from training.runs import Run
 
@@ -19,10 +20,10 @@ def load_sides(tuned: Run, against: Run | None = None) -> tuple[Side, Side]:
     """
     if against is None:
         side = load_side(tuned)
-        name = models.short_name(tuned.manifest["model"]["name"])
+        name, identity = models.short_name(tuned.manifest["model"]["name"]), tuned.manifest["model"]["hash"]
         if tuned.tuning == "lora":
-            return Side(name, side.model, side.tokenizer, side.model.disable_adapter), side
-        return Side(name, finished.load_base(tuned).eval(), side.tokenizer, nullcontext), side
+            return Side(name, side.model, side.tokenizer, side.model.disable_adapter, identity), side
+        return Side(name, finished.load_base(tuned).eval(), side.tokenizer, nullcontext, identity), side
     if tuned.origin["hash"] != against.origin["hash"]:
         raise UserError(
             f"--against {against.id}: trained on {against.origin['name']}, {tuned.id} on {tuned.origin['name']}; "
@@ -34,7 +35,7 @@ def load_sides(tuned: Run, against: Run | None = None) -> tuple[Side, Side]:
         return load_side(against), side
     side.model.load_adapter(str(against.weights), adapter_name="against")
     tokenizer = models.load_tokenizer(str(against.weights))
-    return Side(against.id, side.model, tokenizer, _switch(side.model, "against")), side
+    return Side(against.id, side.model, tokenizer, _switch(side.model, "against"), _identity(against)), side
 
 
 def load_side(run: Run) -> Side:
@@ -45,14 +46,20 @@ def load_side(run: Run) -> Side:
     """
     run.require_answers()
     model, tokenizer = finished.load(run)
-    return Side(run.id, model, tokenizer, nullcontext if run.tuning == "full" else _switch(model, "default"))
+    active = nullcontext if run.tuning == "full" else _switch(model, "default")
+    return Side(run.id, model, tokenizer, active, _identity(run))
 
 
 def load_folder(folder: Path, name: str) -> Side:
     """A model of its own, with its tokenizer, in the precision that it was written in."""
     precision = "bf16" if "bfloat16" in str(models.load_config(str(folder)).dtype) else "fp32"
     model = models.load_base(str(folder), precision).eval()
-    return Side(name, model, models.load_tokenizer(str(folder)), nullcontext)
+    return Side(name, model, models.load_tokenizer(str(folder)), nullcontext, models.model_hash(str(folder)))
+
+
+def _identity(run: Run) -> str:
+    # The weights' folder holds the tokenizer, and so the chat template.
+    return content_hash([run.manifest["model"]["hash"], run.manifest["weights"]])
 
 
 def _switch(model: Any, adapter: str) -> Callable[[], AbstractContextManager[None]]:

@@ -4,6 +4,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from importlib.metadata import version as package_version
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from evaluation.results import Outcome, Results, Sample, Task, count_flips, writ
 from evaluation.sides import load_folder, load_sides
 from evaluation.statistics import Comparison, compare, with_holm
 from evaluation.task_sources import SUITES, TaskSource
+from feedback.cache import Cache
 from feedback.errors import UserError
 from feedback.files import atomic_folder
 from feedback.schema import Message, prompt_key
@@ -39,6 +41,7 @@ def evaluate(
     tasks: Sequence[str] = (),
     merged: bool = False,
     named_checks: Sequence[str] = (),
+    cached: bool = True,
 ) -> Results:
     """Compare a run with its base, or with another run, on the same items, and write the report.
 
@@ -51,6 +54,7 @@ def evaluate(
         tasks: further tasks by name, ours or lm-eval's.
         merged: ask the run's merged weights in place of its base with the adapter.
         named_checks: further checks of the answers, of evaluation/checks.py.
+        cached: take what was answered before, in any evaluation of the workspace, from its cache.
 
     Raises:
         UserError: no such run, suite or check, nothing to ask, or a training that changes nothing.
@@ -64,7 +68,10 @@ def evaluate(
     if merged:
         tuned = load_folder(merging.cached(workspace, tuned_run, report), tuned_run.id)
     report_id = _next_id(workspace)
-    with atomic_folder(workspace.reports / report_id) as folder:
+    with (
+        atomic_folder(workspace.reports / report_id) as folder,
+        Cache(workspace.cache) if cached else nullcontext() as cache,
+    ):
         asked = own_tasks(workspace, tuned_run, tuned.tokenizer, folder)
         asked += named_tasks(workspace, suite, tasks, folder)
         if not asked:
@@ -82,7 +89,7 @@ def evaluate(
             sides = []
             for side in (base, tuned):
                 report(f"{task.name}: asking {side.name}")
-                answers = run_task(side, task, limit, batch_size)
+                answers = run_task(side, task, limit, batch_size, cache, report)
                 sides.append(made.judge(side, task, answers, batch_size, report))
             rows = [_sample(task, *pair) for pair in zip(*sides, strict=True)]
             samples += rows

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from evaluation.harness import Side, load_task, run_task
 from evaluation.task_sources import SHARED_DATA, SUITES, TaskSource, named_source
@@ -22,7 +23,8 @@ def stories(shared_data: Path) -> Side:
     folder = str(shared_data / "models" / "stories260k")
     return Side(
         "stories",
-        AutoModelForCausalLM.from_pretrained(folder).eval(),
+        # Both ways to batch the same requests agree in all digits only where rounding has none to spoil.
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval(),
         AutoTokenizer.from_pretrained(folder),
         nullcontext,
     )
@@ -60,7 +62,7 @@ def test_figures_equal_what_lm_eval_itself_gives(
     assert figures
     for key, value in figures.items():
         metric = key if len(task.filters) > 1 else key.split(",")[0]
-        assert sum(answer.metrics[metric] for answer in ours) / limit == pytest.approx(value, abs=1e-12), key
+        assert sum(answer.metrics[metric] for answer in ours) / limit == pytest.approx(value, abs=1e-9), key
 
 
 def test_answers_to_nq_open_are_graded_too(stories: Side, data: dict[str, str], tmp_path: Path) -> None:

@@ -43,9 +43,12 @@ def evaluate(
         typer.Option(metavar="NAME", help="A further check of the answers: consistency or semantic_entropy."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many items of each task only.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Items in one forward pass.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward pass.")] = 32,
     merged: Annotated[
         bool, typer.Option("--merged", help="Ask the run's merged weights, as they are exported and served.")
+    ] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Ask everything anew, though the models may have answered it before.")
     ] = False,
     fail_if: Annotated[
         list[str] | None,
@@ -61,7 +64,18 @@ def evaluate(
 
     workspace, conditions = current_workspace(), parse_conditions(fail_if or [])
     results = evaluate(
-        workspace, target, against, suite, limit, batch_size, say, conditions, task or [], merged, check or []
+        workspace,
+        target,
+        against,
+        suite,
+        limit,
+        batch_size,
+        say,
+        conditions,
+        task or [],
+        merged,
+        check or [],
+        not no_cache,
     )
     if as_json:
         print_json(results.model_dump(mode="json"))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from feedback.constitution.cache import FILE, AnswerCache, request_key
+from feedback.cache import FILE
+from feedback.constitution.cache import AnswerCache, request_key
 from feedback.constitution.generators import Answer, Request
 from feedback.errors import UserError
 from feedback.schema import Message, user_message
