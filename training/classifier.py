@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
+from torch.nn import functional
 from transformers import EvalPrediction, TrainingArguments
 from transformers import Trainer as TransformersTrainer
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Trainer(RunTrainer, TransformersTrainer):
-    """transformers' own: cross-entropy of the right label; with figures on the validation split."""
+    """transformers' own, with figures on the validation split."""
 
     def attach(self, run: Run, recipe: Recipe, report: Report) -> None:
         super().attach(run, recipe, report)
@@ -31,6 +32,18 @@ class Trainer(RunTrainer, TransformersTrainer):
         if "eval_accuracy" in logs:
             self._report(sentence(logs))
         super().log(logs, start_time)
+
+
+def cross_entropy(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
+    """The right label's negative log-probability, as a mean.
+
+    The models' own is the mean of one forward pass, whatever share of the batch that is; Trainer takes it to know.
+
+    Args:
+        num_items_in_batch: examples in the whole batch; this forward pass may hold a part of them.
+    """
+    summed = functional.cross_entropy(outputs.logits.float(), labels, reduction="sum")
+    return summed / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
 
 def select_rows(recipe: ClassifierRecipe, version: Data, split: str) -> list[Example]:
@@ -98,6 +111,7 @@ def make_trainer(
     return Trainer(
         model=model,
         args=TrainingArguments(**common),
+        compute_loss_func=cross_entropy,
         data_collator=collator(tokenizer.pad_token_id, label2id),
         train_dataset=train,
         eval_dataset=validation,

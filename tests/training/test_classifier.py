@@ -1,6 +1,7 @@
 """Classifiers: encoders and decoders, all weights or an adapter, trained, saved, gone on from and put to work."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,22 @@ def test_one_step_changes_every_weight_of_an_encoder(workspace: Workspace, tiny_
     old, new = load_file(tiny_bert / "model.safetensors"), load_file(run.weights / "model.safetensors")
     assert {name for name in new if "classifier" not in name} == {f"bert.{name}" for name in old}
     assert [name for name in old if torch.equal(old[name], new[f"bert.{name}"])] == []
+
+
+def test_a_batch_in_parts_is_the_same_batch(workspace: Workspace, tiny_bert: Path, spoken: Path) -> None:
+    calm = workspace.root / "calm"
+    shutil.copytree(tiny_bert, calm)
+    config = AutoConfig.from_pretrained(tiny_bert)
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    config.save_pretrained(calm)
+    keys = [f"dataset={spoken}", f"model={calm}", "max_steps=1", "log_every=1"]
+    whole, parts = (
+        train(workspace, "classifier", [*keys, f"batch_size={size}", f"gradient_accumulation={12 // size}"], quiet)
+        for size in (12, 3)
+    )
+    first, second = (next(line for line in run.metrics() if "grad_norm" in line) for run in (whole, parts))
+    assert second["loss"] == pytest.approx(first["loss"], abs=1e-5)
+    assert second["grad_norm"] == pytest.approx(first["grad_norm"], rel=1e-4)
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])

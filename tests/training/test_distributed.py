@@ -57,7 +57,7 @@ def wait_for(what: Any, process: "subprocess.Popen[str]", seconds: float = 240) 
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo"])
+@pytest.mark.parametrize("method", ["sft", "dpo", "classifier"])
 def test_two_processes_give_the_losses_of_one(
     workspace: Workspace, small_dataset: DatasetVersion, tiny_model: Path, method: str
 ) -> None:
