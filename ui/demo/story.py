@@ -64,7 +64,7 @@ def run_demo(folder: Path, seed: int) -> None:
     make_pocket_model(world, seed, model, say)
     _write_settings(workspace, world, model, seed)
 
-    lessons, contests = _two_halves(world, seed)
+    lessons, contests = two_halves(world, seed)
     _title(2, "First feedback: a scripted rater rewrites the base's answers, in the labelling server")
     _veritune(workspace, "feedback", "serve", "--port", str(_free_port()))
     say(f"$ veritune feedback raters add {rater.NAME} --kind script")
@@ -137,7 +137,7 @@ def _write_settings(workspace: Workspace, world: World, model: Path, seed: int) 
     write_atomic(workspace.root / workspaces.SETTINGS_FILE, settings)
 
 
-def _two_halves(world: World, seed: int) -> tuple[list[Question], list[Question]]:
+def two_halves(world: World, seed: int) -> tuple[list[Question], list[Question]]:
     """Questions on a third of the lessons' people and on the other two, so that DPO learns on new ones."""
     first = {*world.lesson_names[::3], *world.strangers["lesson"][::3]}
     halves: tuple[list[Question], list[Question]] = ([], [])
