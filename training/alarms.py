@@ -80,8 +80,11 @@ def divergence(lines: Sequence[Line], recipe: Recipe) -> str | None:
 
     The level is the least of the means of 3 losses in a row before, or the first loss, whose noise is larger as it is
     that of one step alone. The noise is the mean difference between neighbours over 1.128, which is the standard
-    deviation if losses are independent and normal: of the losses before the 3, of all where 10 are looked at.
+    deviation if losses are independent and normal: of the losses before the 3, of all where 10 are looked at. GRPO's
+    loss begins at zero and says nothing of how far it has come.
     """
+    if recipe.method == "grpo":
+        return None
     trained = _with(lines, "loss")[-REMEMBERED:]
     if not (_all_above(trained, FAR_ABOVE) or _all_above(trained, ABOVE)):
         return None

@@ -81,14 +81,12 @@ def check_supervision(
     Raises:
         TrainingError: an EOS that the rows supervise is left out of the loss.
     """
-    batch = collate([dict(row) for row in rows])
-    ids, mask = batch.get("input_ids"), batch.get("completion_mask")
-    if "labels" in batch and ids is not None and batch["labels"].shape == ids.shape:
-        mask = batch["labels"] != IGNORED
-    if mask is None or ids is None:
+    if not any(key in row for row in rows for key in ANSWERS):
         # What learns from scores of whole answers, or samples them itself, has no tokens that it imitates.
         return
-    seen = int(((ids == eos_token_id) & mask.bool()).sum())
+    batch = collate([dict(row) for row in rows])
+    mask = batch["labels"] != IGNORED if "labels" in batch else batch["completion_mask"]
+    seen = int(((batch["input_ids"] == eos_token_id) & mask.bool()).sum())
     wanted = sum(list(row.get(key, ())).count(eos_token_id) for row in rows for key in ANSWERS)
     if seen < wanted:
         raise TrainingError(

@@ -16,7 +16,7 @@ from training.batches import Lengths
 from training.config import Recipe, parse_recipe
 from training.labelled import Data
 from training.means import Means
-from training.recipe import ClassifierRecipe, PPORecipe
+from training.recipe import ClassifierRecipe, GRPORecipe, PPORecipe
 from training.runs import Run
 
 DEFAULT_LENGTH = 1024
@@ -95,10 +95,10 @@ def prepare(workspace: Workspace, values: dict[str, Any], place: str) -> Prepare
     if recipe is not None and parent is not None and recipe.head != parent.head:
         with _collecting(mistakes):
             parent.require_answers()
-    if isinstance(recipe, PPORecipe):
+    if isinstance(recipe, PPORecipe | GRPORecipe):
         with _collecting(mistakes):
             reward = rewards.describe(workspace, recipe.reward)
-        if recipe.ptx_weight and parent is None:
+        if isinstance(recipe, PPORecipe) and recipe.ptx_weight and parent is None:
             mistakes.append(f"recipe {place}: ptx_weight: the demonstrations are those of the parent; set parent=RUN")
     if recipe is not None and recipe.tracker != "none" and find_spec(recipe.tracker) is None:
         name = recipe.tracker

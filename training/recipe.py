@@ -7,6 +7,10 @@ from pydantic import Field, ValidationInfo, field_validator
 from training.recipe_base import Head, Recipe, learning_rate
 
 SOFT_LABELS = "let each pair's probability be its label; false: take every label as certain"
+REWARD = (
+    "what scores the answers: a finished reward run, or module:function, a Python function of conversations and "
+    "answers that returns numbers"
+)
 # What a row of a classifier's file can hold.
 Column = Literal["text", "context", "question", "answer", "label"]
 
@@ -152,10 +156,7 @@ class PPORecipe(Recipe):
     method: Literal["ppo"] = Field(default="ppo", description="proximal policy optimisation")
     tuning: Literal["lora"] = Field(default="lora", description="what trains: adapters, since all roles share one base")
     gradual_unfreezing: Literal[False] = Field(default=False, description="not in PPO")
-    reward: str = Field(
-        description="what scores the answers: a finished reward run, or module:function, a Python function of "
-        "conversations and answers that returns numbers"
-    )
+    reward: str = Field(description=REWARD)
     learning_rate: float = Field(default=5e-5, gt=0, description="peak learning rate of AdamW")
     rollouts: int = Field(default=64, ge=2, description="answers sampled in one step and process, each to a prompt")
     max_new_tokens: int = Field(default=128, ge=1, description="tokens after which an answer is cut")
@@ -212,6 +213,42 @@ class PPORecipe(Recipe):
         return self.max_new_tokens
 
 
+class GRPORecipe(Recipe):
+    """Group relative policy optimisation: answers to a prompt measured against each other (arXiv 2402.03300)."""
+
+    method: Literal["grpo"] = Field(default="grpo", description="group relative policy optimisation")
+    tuning: Literal["lora"] = Field(default="lora", description="what trains: an adapter, off which is the reference")
+    processes: Literal[1] = Field(default=1, description="one, so far")
+    nodes: Literal[1] = Field(default=1, description="one, so far")
+    gradual_unfreezing: Literal[False] = Field(default=False, description="not in GRPO")
+    reward: str = Field(description=REWARD)
+    learning_rate: float = Field(default=5e-5, gt=0, description="peak learning rate of AdamW")
+    batch_size: int = Field(default=8, ge=2, description="answers in one forward pass, a multiple of generations")
+    generations: int = Field(default=8, ge=2, validate_default=True, description="answers sampled to each prompt")
+    max_new_tokens: int = Field(default=128, ge=1, description="tokens after which an answer is cut")
+    temperature: float = Field(default=1.0, gt=0, le=2, description="of sampling, and of all log-probabilities")
+    beta: float = Field(default=0.04, ge=0, description="weight of the KL to the reference; 0: without a reference")
+    clip: float = Field(default=0.2, gt=0, lt=1, description="epsilon of the clipped policy ratio")
+    loss: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = Field(
+        default="grpo", description="how tokens are averaged: TRL's loss_type, of which grpo is the paper's"
+    )
+
+    @field_validator("generations")
+    @classmethod
+    def _whole_groups(cls, value: int, info: ValidationInfo) -> int:
+        if (rows := info.data.get("batch_size", value)) % value:
+            raise ValueError(f"batch_size={rows} is no multiple of it")
+        return value
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.batch_size * self.gradient_accumulation // self.generations
+
+    @property
+    def sampled_tokens(self) -> int:
+        return self.max_new_tokens
+
+
 METHODS: dict[str, type[Recipe]] = {
     "sft": SFTRecipe,
     "reward": RewardRecipe,
@@ -220,4 +257,5 @@ METHODS: dict[str, type[Recipe]] = {
     "classifier": ClassifierRecipe,
     "kto": KTORecipe,
     "orpo": ORPORecipe,
+    "grpo": GRPORecipe,
 }

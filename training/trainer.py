@@ -96,7 +96,7 @@ class RunTrainer:
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         if recipe.validate_every is None:
-            rows_in_a_step = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
+            rows_in_a_step = recipe.rows_per_step * self.args.world_size
             self.args.eval_steps = -(-len(self.train_dataset) // rows_in_a_step)
         rows = [self.train_dataset[row] for row in range(min(recipe.batch_size, len(self.train_dataset)))]
         preflight.check_supervision(self.data_collator, rows, self.processing_class.eos_token_id)

@@ -1,8 +1,23 @@
-"""An encoder beside the decoder that all tests have."""
+"""Models beside the decoder that all tests have: an encoder, and a decoder that can be moved far."""
 
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture
+def opinionated_model(tiny_model: Path, tmp_path: Path) -> Path:
+    """The tiny model with larger embeddings, so that it gives some tokens much more often than others."""
+    import torch
+
+    from training import models
+
+    model, tokenizer = models.load_base(str(tiny_model)), models.load_tokenizer(str(tiny_model))
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(3)
+    model.save_pretrained(str(tmp_path / "opinionated"))
+    tokenizer.save_pretrained(str(tmp_path / "opinionated"))
+    return tmp_path / "opinionated"
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def test_an_unknown_recipe_names_those_there_are() -> None:
 def test_the_shipped_recipe_is_what_the_code_documents(method: str) -> None:
     shipped = (RECIPES / f"{method}.yaml").read_text()
     assert shipped == recipe_text(method)
-    required = {"dataset": "x"} | ({"reward": "reward-1"} if method == "ppo" else {})
+    required = {"dataset": "x"} | ({"reward": "reward-1"} if method in ("ppo", "grpo") else {})
     assert load_recipe(method, [f"{k}={v}" for k, v in required.items()]) == METHODS[method].model_validate(required)
 
 

@@ -19,7 +19,7 @@ from tests.training.processes import in_process
 from training.launch import resume, train
 from training.runs import Run
 
-TIMELESS = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+TIMELESS = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "step_time", "eval_step_time")
 CHECKPOINT = r"os.rename \S+\.part/checkpoint-\d+ \S+"
 ROTATION = r"os.rename \S+/checkpoint-\d+ \S+\.part"
 INSIDE = r"open \S+\.part/checkpoint-\d+/\S+"
@@ -28,16 +28,19 @@ WEIGHTS = r"os.rename \S+\.part \S+/adapter"
 CARD = r"open \S+MODEL_CARD\S+"
 LAST_WORDS = r"MODEL_CARD.*os.rename \S+\.part \S+/manifest\.json"
 ULMFIT = ["tuning=full", "schedule=slanted-triangular", "discriminative=2.6", "gradual_unfreezing=true"]
-REWARD = "reward=tests.training.test_killed_runs:shorter"
-PPO = [REWARD, "rollouts=8", "max_new_tokens=4", "ptx_weight=0.1", "parent=sft-1", "lora.dropout=0"]
+REWARD = "reward=tests.training.test_killed_runs:early"
+PARENT = ["parent=sft-1", "lora.dropout=0"]
+PPO = [REWARD, "rollouts=8", "max_new_tokens=4", "ptx_weight=0.1", *PARENT]
+GRPO = [REWARD, "generations=4", "max_new_tokens=4", *PARENT]
 
 
 def quiet(line: str) -> None:
     pass
 
 
-def shorter(prompts: Sequence[Any], answers: Sequence[str]) -> list[float]:
-    return [-float(len(answer)) for answer in answers]
+def early(prompts: Sequence[Any], answers: Sequence[str]) -> list[float]:
+    """How many characters stand early in the alphabet."""
+    return [float(sum(character < "n" for character in answer)) for answer in answers]
 
 
 def logged(run: Run) -> list[dict[str, Any]]:
@@ -70,8 +73,9 @@ def killed(workspace: Workspace, method: str, keys: Sequence[str], pattern: str,
         ("orpo", []),
         ("classifier", []),
         ("ppo", PPO),
+        ("grpo", GRPO),
     ],
-    ids="sft ulmfit reward dpo kto orpo classifier ppo".split(),
+    ids="sft ulmfit reward dpo kto orpo classifier ppo grpo".split(),
 )
 def test_every_method_goes_on_as_if_it_had_not_been_killed(
     workspace: Workspace, keys: list[str], tiny_bert: Path, method: str, more: list[str]
@@ -79,7 +83,7 @@ def test_every_method_goes_on_as_if_it_had_not_been_killed(
     if method == "classifier":
         # An encoder has dropout of its own, whose random numbers must go on as well.
         more = [f"model={tiny_bert}"]
-    if method == "ppo":
+    if PARENT[0] in more:
         train(workspace, "sft", [*keys, "max_steps=2", "lora.dropout=0"], quiet)
     whole = train(workspace, method, [*keys, *more], quiet)
     run = killed(workspace, method, [*keys, *more], CHECKPOINT, 2, 2)

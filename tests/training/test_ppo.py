@@ -14,7 +14,7 @@ from feedback.errors import UserError
 from feedback.files import hash_folder
 from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
-from training import finished, models, ppo, trainable
+from training import finished, ppo, trainable
 from training.launch import train
 from training.ppo import trainer
 from training.prepare import Prepared
@@ -51,17 +51,6 @@ def keys(small_dataset: DatasetVersion, tiny_model: Path) -> list[str]:
         "lora.r=4",
         "lora.targets=attention",
     ]
-
-
-@pytest.fixture
-def opinionated_model(tiny_model: Path, tmp_path: Path) -> Path:
-    """The tiny model with larger embeddings, so that it gives some tokens much more often than others."""
-    model, tokenizer = models.load_base(str(tiny_model)), models.load_tokenizer(str(tiny_model))
-    with torch.no_grad():
-        model.get_input_embeddings().weight.mul_(3)
-    model.save_pretrained(str(tmp_path / "opinionated"))
-    tokenizer.save_pretrained(str(tmp_path / "opinionated"))
-    return tmp_path / "opinionated"
 
 
 @pytest.fixture
