@@ -5,8 +5,8 @@ from pathlib import Path
 import yaml
 
 from evaluation import lineage
-from evaluation.report import markdown_table
-from evaluation.results import Results, list_results
+from evaluation.report import markdown
+from evaluation.results import Results, list_results, read_samples
 from feedback.workspace import Workspace
 from training import models
 from training.runs import Run
@@ -27,7 +27,7 @@ def model_card(workspace: Workspace, run: Run, merged: bool = False) -> str:
         "## Lineage",
         _lineage(workspace, run),
         "## Evaluation",
-        *([_report(results) for results in about] or [f"Not evaluated yet: `veritune eval {run.id}`."]),
+        *([_report(workspace, results) for results in about] or [f"Not evaluated yet: `veritune eval {run.id}`."]),
         "## Recipe",
         f"```yaml\n{_recipe(run)}```",
     ]
@@ -59,9 +59,8 @@ def _recipe(run: Run) -> str:
     return yaml.safe_dump(keys | shown, sort_keys=False)
 
 
-def _report(results: Results) -> str:
-    notes = "".join(f"\n{note}" for note in results.notes)
+def _report(workspace: Workspace, results: Results) -> str:
+    samples = read_samples(workspace.reports / results.report_id)
     return (
-        f"{results.report_id}, against {results.base} ({results.created_at:%Y-%m-%d}):\n\n"
-        f"{markdown_table(results.comparisons)}{notes}"
+        f"{results.report_id}, against {results.base} ({results.created_at:%Y-%m-%d}). {markdown(results, samples)}"
     ).rstrip()

@@ -8,17 +8,22 @@ from functools import cached_property
 from evaluation.generation import Sampling, sample_encoded
 from evaluation.hallucination import scores
 from evaluation.hallucination.entailment import CrossEncoder, Entailment
-from evaluation.harness import Answer, Side
+from evaluation.harness import Answer, Side, identity
 from evaluation.task_sources import TaskSource
 from feedback.argilla.progress import Progress
+from feedback.cache import Cache
 from feedback.errors import UserError
+from feedback.files import content_hash
 from feedback.workspace import EvaluationSettings, Workspace
+from training import models
 
 # What each check measures; a lower value is better in all of them.
 METRICS = {
     "consistency": ("inconsistency", "contradiction"),
     "semantic_entropy": ("semantic_entropy",),
 }
+# What every graded answer goes through.
+GRADING = ("matching", "abstention", "confidence")
 # Where a check is asked for by name and the settings say nothing.
 SAMPLES = 5
 # lm-eval's own, for tasks that say nothing.
@@ -52,6 +57,18 @@ class Checks:
         names = [metric for check in self.names for metric in METRICS[check]]
         return {name: False for name in names if name != "contradiction" or self.settings.entailment}
 
+    def detectors(self, tasks: Sequence[TaskSource]) -> list[str]:
+        """What tells right from wrong in these tasks, by the names under which it is validated."""
+        graded = [task for task in tasks if task.graded]
+        if not graded:
+            return []
+        return [*GRADING, *dict.fromkeys(name for task in graded for name in self.metrics(task))]
+
+    @property
+    def judges(self) -> set[str]:
+        """The models and runs that the checks ask."""
+        return {models.short_name(self.settings.entailment)} if self.settings.entailment else set()
+
     def notes(self) -> list[str]:
         """How the figures come about, for the report."""
         if not self.names:
@@ -62,19 +79,31 @@ class Checks:
         return [f"{names}: from {again}, compared by {how}; lower is more consistent, not more true."]
 
     def judge(
-        self, side: Side, task: TaskSource, answers: Sequence[Answer], batch_size: int, report: Callable[[str], None]
+        self,
+        side: Side,
+        task: TaskSource,
+        answers: Sequence[Answer],
+        batch_size: int,
+        cache: Cache | None,
+        report: Callable[[str], None],
     ) -> list[Answer]:
         """A model's answers to a task with what the checks say of them among their metrics."""
         if not self.metrics(task):
             return list(answers)
-        samples = self._samples(side, task, answers, batch_size, report)
+        samples = self._samples(side, task, answers, batch_size, cache, report)
         return [
             replace(answer, metrics=answer.metrics | self._sampled(answer, of_answer))
             for answer, of_answer in zip(answers, samples, strict=True)
         ]
 
     def _samples(
-        self, side: Side, task: TaskSource, answers: Sequence[Answer], batch_size: int, report: Callable[[str], None]
+        self,
+        side: Side,
+        task: TaskSource,
+        answers: Sequence[Answer],
+        batch_size: int,
+        cache: Cache | None,
+        report: Callable[[str], None],
     ) -> list[list[str]]:
         """Further answers to each prompt, asked and cut as the task asks and cuts."""
         asked = task.config["generation_kwargs"]
@@ -86,7 +115,19 @@ class Checks:
         sampling = Sampling(temperature=self.settings.temperature, max_new_tokens=room)
         progress = Progress(self.count * len(answers), f"{task.name}: {side.name}, asked again", report)
         prompts = [_encoded(side, answer.prompt)[-max(1, context - room) :] for answer in answers]
-        drawn = sample_encoded(side, prompts, self.count, sampling, batch_size, progress.step)
+        who, size = identity(side) if cache else None, max(1, batch_size // self.count)
+        drawn: list[list[str]] = []
+        # Drawn batch by batch, each from a seed of its own, so that what is left of an evaluation is drawn the same.
+        for batch in (prompts[start : start + size] for start in range(0, len(prompts), size)):
+            key = content_hash([who, "samples", batch, self.count, sampling.model_dump()])
+            found = cache.find(key) if cache and who else None
+            if found is None:
+                seeded = sampling.model_copy(update={"seed": int(content_hash(batch)[:8], 16)})
+                found = sample_encoded(side, batch, self.count, seeded, batch_size)
+                if cache and who:
+                    cache.keep([(key, found)])
+            drawn += found
+            progress.step(self.count * len(batch))
         return [[_cut(text, asked["until"]) for text in of_answer] for of_answer in drawn]
 
     def _sampled(self, answer: Answer, samples: Sequence[str]) -> dict[str, float]:

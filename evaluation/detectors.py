@@ -56,6 +56,11 @@ class Accuracy(Record):
         return self.detector, self.by, self.labels
 
     @property
+    def basis(self) -> str:
+        """On what it was measured, asking whom."""
+        return self.labels + (f", asking {', '.join(self.by)}" if self.by else "")
+
+    @property
     def verdict(self) -> str:
         """How it compares with length alone, in words."""
         if self.auroc is None:
@@ -181,8 +186,8 @@ def load(folder: Path) -> Kept | None:
         raise UserError(f"{path}: damaged ({reason}); remove it and repeat `veritune validate-detectors`") from None
 
 
-def concerning(folder: Path, detectors: Collection[str], by: Collection[str]) -> tuple[Accuracy, ...]:
-    """The newest figures on these detectors as far as they ask none but these models and runs."""
+def concerning(folder: Path, detectors: Sequence[str], by: Collection[str]) -> dict[str, tuple[Accuracy, ...]]:
+    """The newest figures on each of these detectors, as far as they ask none but these models and runs."""
     kept = load(folder)
-    accuracies = kept.accuracies if kept else ()
-    return tuple(each for each in accuracies if each.detector in detectors and set(each.by) <= set(by))
+    known = [each for each in (kept.accuracies if kept else ()) if set(each.by) <= set(by)]
+    return {name: tuple(each for each in known if each.detector == name) for name in detectors}

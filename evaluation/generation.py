@@ -128,14 +128,9 @@ def sample_answers(
 
 
 def sample_encoded(
-    side: Side,
-    prompts: Sequence[Sequence[int]],
-    count: int,
-    sampling: Sampling,
-    batch_size: int,
-    step: Callable[[int], None] = lambda _: None,
+    side: Side, prompts: Sequence[Sequence[int]], count: int, sampling: Sampling, batch_size: int
 ) -> list[list[str]]:
-    """`count` answers to each prompt of token ids; `step` is told how many answers more there are.
+    """`count` answers to each prompt of token ids.
 
     Raises:
         UserError: several answers are wanted at temperature 0.
@@ -151,7 +146,6 @@ def sample_encoded(
                 for token in tokens:
                     row.add(token)
                 answers.append(row.whole)
-            step(len(answers[start:]))
     return [answers[start : start + count] for start in range(0, len(answers), count)]
 
 

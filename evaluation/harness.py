@@ -103,7 +103,7 @@ def run_task(
             if task.config["output_type"] == "generate_until" and model.max_gen_toks >= model.max_length:
                 # lm-eval refuses a pocket model, whose context is no longer than what it lets models say.
                 each.set_config("generation_kwargs", {"max_gen_toks": model.max_length // 4}, update=True)
-        lm = Recall(model, _identity(side), cache, batch_size, f"{task.name}, {side.name}", say)
+        lm = Recall(model, identity(side), cache, batch_size, f"{task.name}, {side.name}", say)
         # Not simple_evaluate: it lists this machine's packages and asks git for a commit, for us to throw away.
         output = lm_eval.evaluate(
             lm=lm,
@@ -139,7 +139,7 @@ def samples_hash(answers: Sequence[Answer]) -> str:
     return content_hash([answer.doc_hash for answer in answers])
 
 
-def _identity(side: Side) -> str | None:
+def identity(side: Side) -> str | None:
     """What a side's answers depend on: weights, tokenizer, arithmetic and code."""
     if side.identity is None:
         return None

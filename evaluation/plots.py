@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from evaluation.calibration import BINS
 from evaluation.results import OUTCOMES, Outcome, Sample
 from evaluation.statistics import Comparison, wilson
 
@@ -70,6 +71,27 @@ class Curves:
     n: int
     base: tuple[tuple[float, float], ...]
     tuned: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Answers of like confidence: its mean and their accuracy with its 95% interval, in percent, and the dot's size."""
+
+    n: int
+    confidence: float
+    accuracy: float
+    low: float
+    high: float
+    radius: float
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Accuracy (y, upwards) by confidence (x) of both models' attempted answers to one task."""
+
+    task: str
+    base: tuple[Bin, ...]
+    tuned: tuple[Bin, ...]
 
 
 def forests(comparisons: Sequence[Comparison]) -> list[Forest]:
@@ -172,3 +194,37 @@ def _curve(answers: Sequence[tuple[float | None, Outcome | None]]) -> tuple[tupl
     if len(points) <= CURVE_POINTS:
         return tuple(points)
     return tuple(points[round(i * (len(points) - 1) / (CURVE_POINTS - 1))] for i in range(CURVE_POINTS))
+
+
+def reliability(samples: Iterable[Sample]) -> list[Reliability]:
+    """Reliability diagrams over bins of equal width (arXiv 1706.04599, section 2), for tasks with confidences."""
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        if sample.graded:
+            groups.setdefault(sample.task, []).append(sample)
+    found = [
+        Reliability(
+            task,
+            _bins([(s.base_confidence, s.base_outcome) for s in group]),
+            _bins([(s.tuned_confidence, s.tuned_outcome) for s in group]),
+        )
+        for task, group in groups.items()
+    ]
+    return [each for each in found if each.base or each.tuned]
+
+
+def _bins(answers: Sequence[tuple[float | None, Outcome | None]]) -> tuple[Bin, ...]:
+    attempted = [(confidence, outcome) for confidence, outcome in answers if confidence is not None]
+    attempted = [(confidence, outcome) for confidence, outcome in attempted if outcome != "abstained"]
+    binned: dict[int, list[tuple[float, Outcome | None]]] = {}
+    for confidence, outcome in attempted:
+        # As in the calibration error: a bin holds its upper edge, and 0 is in the first.
+        binned.setdefault(max(0, math.ceil(confidence * BINS) - 1), []).append((confidence, outcome))
+    return tuple(_bin(binned[place], len(attempted)) for place in sorted(binned))
+
+
+def _bin(answers: Sequence[tuple[float, Outcome | None]], attempted: int) -> Bin:
+    n, right = len(answers), sum(outcome == "correct" for _, outcome in answers)
+    low, high = wilson(right, n)
+    confidence = sum(confidence for confidence, _ in answers) / n
+    return Bin(n, 100 * confidence, 100 * right / n, 100 * low, 100 * high, 3 + 5 * math.sqrt(n / attempted))

@@ -2,14 +2,15 @@
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from evaluation.detectors import Accuracy
-from evaluation.plots import forests, outcome_bars, risk_coverage
-from evaluation.results import Results, Sample, read_samples
+from evaluation.plots import forests, outcome_bars, reliability, risk_coverage
+from evaluation.results import Calibration, Results, Sample, read_samples
 from evaluation.statistics import RESAMPLES, Comparison, compare
 from feedback.files import write_atomic
 
@@ -36,6 +37,8 @@ def write_report(folder: Path, results: Results) -> None:
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": figure, "signed": signed, "p": probability, "interval": interval, "clip": clip}
+    environment.filters |= {"with_interval": with_interval, "cells": detector_cells, "worth": detector_worth}
+    environment.filters["signed_interval"] = partial(with_interval, form=signed)
     samples = read_samples(folder)
     page = environment.get_template("report.html.j2").render(
         results=results,
@@ -45,6 +48,7 @@ def write_report(folder: Path, results: Results) -> None:
         forests=forests(results.comparisons),
         bars=outcome_bars(samples),
         curves=risk_coverage(samples),
+        reliability=reliability(samples),
         flips={kind: _flips(samples, kind) for kind in ("lost", "gained")},
         resamples=RESAMPLES,
     )
@@ -122,28 +126,15 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def markdown(results: Results, samples: Sequence[Sample]) -> str:
+    """A report for a model card: its sentence, its table, how good its detectors are, and its notes."""
+    about = [_cell(line) for line in (*detector_lines(results), *results.notes)]
+    parts = [_cell(headline(results, samples)), markdown_table(results.comparisons).rstrip()]
+    return "\n\n".join([*parts, *(["\n".join(f"- {line}" for line in about)] if about else [])]) + "\n"
+
+
 def _cell(text: str) -> str:
     return html.escape(" ".join(text.split())).replace("|", "\\|")
-
-
-def detector_cells(accuracy: Accuracy) -> list[str]:
-    """A detector's figures for a row of a table: what it asks, on what, and how it compares with length."""
-    return [
-        accuracy.detector,
-        ", ".join(accuracy.by) or "nothing",
-        accuracy.labels,
-        str(accuracy.n) + (f" of {accuracy.n + accuracy.unscored}" if accuracy.unscored else ""),
-        _with_interval(accuracy.auroc, accuracy.auroc_interval),
-        _with_interval(accuracy.balanced_accuracy, accuracy.balanced_accuracy_interval),
-        "-" if accuracy.length_auroc is None else figure(accuracy.length_auroc),
-        accuracy.verdict,
-    ]
-
-
-def _with_interval(value: float | None, bounds: tuple[float, float] | None) -> str:
-    if value is None:
-        return "-"
-    return figure(value) + (f" ({figure(bounds[0])} to {figure(bounds[1])})" if bounds else "")
 
 
 def figure(value: float) -> str:
@@ -152,6 +143,15 @@ def figure(value: float) -> str:
 
 def signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def with_interval(
+    value: float | None, bounds: tuple[float, float] | None, form: Callable[[float], str] = figure
+) -> str:
+    """A figure and its interval of 95%; signed ones are differences."""
+    if value is None:
+        return "-"
+    return form(value) + (f" ({form(bounds[0])} to {form(bounds[1])})" if bounds else "")
 
 
 def probability(value: float | None) -> str:
@@ -198,3 +198,52 @@ def _pieces(text: str, changed: bool) -> list[tuple[str, bool]]:
     """The text, and the space after it, which carries no mark."""
     words = text.rstrip()
     return [piece for piece in ((words, changed), (text[len(words) :], False)) if piece[0]]
+
+
+def detector_cells(accuracy: Accuracy) -> list[str]:
+    """A detector's figures for a row of a table: what it asks, on what, and how it compares with length."""
+    return [
+        accuracy.detector,
+        ", ".join(accuracy.by) or "-",
+        accuracy.labels,
+        str(accuracy.n) + (f" of {accuracy.n + accuracy.unscored}" if accuracy.unscored else ""),
+        with_interval(accuracy.auroc, accuracy.auroc_interval),
+        with_interval(accuracy.balanced_accuracy, accuracy.balanced_accuracy_interval),
+        "-" if accuracy.length_auroc is None else figure(accuracy.length_auroc),
+        accuracy.verdict,
+    ]
+
+
+def calibration_line(c: Calibration) -> str:
+    """One figure of both models' confidence, for the screen."""
+    base, tuned = with_interval(c.base, c.base_interval), with_interval(c.tuned, c.tuned_interval)
+    better = "higher" if c.higher_is_better else "lower"
+    return (
+        f"{c.task}: {c.figure}, {better} is better: base {base} on {c.base_attempted} answers, tuned {tuned} on "
+        f"{c.tuned_attempted}, difference {with_interval(c.difference, c.difference_interval, signed)}"
+    )
+
+
+def detector_worth(results: Results, metric: str) -> str:
+    """What a metric is worth as a detector, for beside its figures; nothing where it is none."""
+    if metric not in results.detectors:
+        return ""
+    measured = [each for each in results.detectors[metric] if each.auroc is not None]
+    if not measured:
+        return "as a detector of wrong answers: not measured"
+    figures = [f"{each.verdict} (AUROC {figure(each.auroc or 0)} on {each.labels})" for each in measured]
+    return f"as a detector of wrong answers: {'; '.join(figures)}"
+
+
+def detector_lines(results: Results) -> list[str]:
+    """A line for each detector that had a part in a report."""
+    return [
+        f"{name} ({each.basis}): {each.verdict}"
+        + (f", AUROC {with_interval(each.auroc, each.auroc_interval)}, n = {each.n}" if each.auroc is not None else "")
+        for name, found in results.detectors.items()
+        for each in found
+    ] + [
+        f"{name}: not measured yet; `veritune validate-detectors --model {results.tuned}` does"
+        for name, found in results.detectors.items()
+        if not found
+    ]

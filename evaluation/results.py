@@ -10,6 +10,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError
 
+from evaluation.detectors import Accuracy, Interval
 from evaluation.statistics import Comparison
 from feedback.errors import UserError
 from feedback.files import write_atomic
@@ -42,6 +43,26 @@ class Flips(Record):
     lost: int
 
 
+class Calibration(Record):
+    """One figure of both models' confidence in the answers that they attempted, of the `n` that were asked.
+
+    None stands where a model attempted nothing, or only right answers or only wrong ones.
+    """
+
+    task: str
+    figure: str
+    higher_is_better: bool
+    n: int
+    base_attempted: int
+    tuned_attempted: int
+    base: float | None
+    base_interval: Interval | None
+    tuned: float | None
+    tuned_interval: Interval | None
+    difference: float | None
+    difference_interval: Interval | None
+
+
 class Ancestor(Record):
     """One link from the labels to the tuned model. `state` is `ok`, or says what became of it."""
 
@@ -55,7 +76,8 @@ class Results(Record):
     """results.json, which `veritune report show --json` prints.
 
     `command` repeats the evaluation as it stands. Comparisons come in the suite's order, the one that matters most
-    first: the headline keeps to that order and so can't pick the most flattering figure.
+    first: the headline keeps to that order and so can't pick the most flattering figure. `detectors` are
+    those that had a part in it, each with what `veritune validate-detectors` had found of it.
     """
 
     report_id: str
@@ -68,6 +90,8 @@ class Results(Record):
     suite: str
     limit: int | None
     tasks: dict[str, Task]
+    calibration: tuple[Calibration, ...] = ()
+    detectors: dict[str, tuple[Accuracy, ...]] = Field(default_factory=dict)
     lineage: tuple[Ancestor, ...] = ()
     notes: tuple[str, ...] = ()
     environment: dict[str, str]

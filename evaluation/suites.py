@@ -8,7 +8,8 @@ from contextlib import nullcontext
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-from evaluation import checks, lineage
+from evaluation import checks, detectors, lineage
+from evaluation.confidence import calibrations
 from evaluation.gate import Condition, require_metrics
 from evaluation.hallucination.closed_book import grade
 from evaluation.harness import Answer, Side, load_task, run_task, samples_hash
@@ -90,7 +91,7 @@ def evaluate(
             for side in (base, tuned):
                 report(f"{task.name}: asking {side.name}")
                 answers = run_task(side, task, limit, batch_size, cache, report)
-                sides.append(made.judge(side, task, answers, batch_size, report))
+                sides.append(made.judge(side, task, answers, batch_size, cache, report))
             rows = [_sample(task, *pair) for pair in zip(*sides, strict=True)]
             samples += rows
             clusters = [row.cluster for row in rows]
@@ -113,6 +114,10 @@ def evaluate(
             suite=suite,
             limit=limit,
             tasks=described,
+            calibration=tuple(calibrations(samples)),
+            detectors=detectors.concerning(
+                workspace.detectors, made.detectors(asked), {base.name, tuned.name} | made.judges
+            ),
             lineage=tuple(lineage.ancestors(workspace, tuned_run)),
             notes=(
                 *(["The tuned model's weights are the merged ones."] if merged else []),

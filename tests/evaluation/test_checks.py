@@ -53,7 +53,7 @@ def made(monkeypatch: pytest.MonkeyPatch, samples: Sequence[str], **given: Any) 
     monkeypatch.setattr(checks, "_encoded", lambda side, prompt: [1])
     monkeypatch.setattr(TaskSource, "config", {"generation_kwargs": {"until": ["\n"]}})
     (judged,) = Checks(BOTH, EvaluationSettings(**given)).judge(
-        Side("fake", type("Model", (), {"config": None}), None, nullcontext), TASK, [answer("Rome.")], 8, quiet
+        Side("fake", type("Model", (), {"config": None}), None, nullcontext), TASK, [answer("Rome.")], 8, None, quiet
     )
     return judged.metrics
 
@@ -100,6 +100,30 @@ def test_a_model_is_as_consistent_as_itself(workspace: Workspace, run: Run) -> N
     settings(workspace, "samples = 3", "temperature = 0.7")
     for comparison in evaluate(workspace, run.id, run.id, report=quiet, named_checks=BOTH).comparisons:
         assert (comparison.difference, comparison.p_value) == (0, 1)
+
+
+def test_what_was_drawn_is_not_drawn_again(workspace: Workspace, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    real = checks.sample_encoded
+
+    def counting(side: Side, prompts: Any, count: int, *rest: Any) -> list[list[str]]:
+        drawn.append(count * len(prompts))
+        return real(side, prompts, count, *rest)
+
+    monkeypatch.setattr(checks, "sample_encoded", counting)
+    settings(workspace, "samples = 2")
+
+    def figures(**given: Any) -> list[tuple[float, float]]:
+        results = evaluate(workspace, run.id, report=quiet, named_checks=BOTH, batch_size=4, **given)
+        return [(c.base, c.tuned) for c in results.comparisons if c.task == "held_out"]
+
+    first = figures()
+    # 4 questions twice on each of two sides, two questions to a batch of 4 answers.
+    assert drawn == [4] * 4
+    assert figures() == first
+    assert len(drawn) == 4
+    assert figures(cached=False) == first
+    assert len(drawn) == 8
 
 
 def test_settings_put_checks_into_the_larger_suites_only(workspace: Workspace) -> None:

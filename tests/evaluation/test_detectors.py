@@ -117,8 +117,13 @@ def test_a_new_version_holds_what_was_not_measured_again(tmp_path: Path) -> None
     assert kept is not None
     assert (path.name, kept.version, kept.command) == ("v2.json", 2, "second")
     assert {each.detector: each.auroc for each in kept.accuracies} == {"one": 0.7, "two": 0.6}
-    assert [each.detector for each in detectors.concerning(folder, {"one", "two"}, {"other"})] == ["one"]
-    assert [each.detector for each in detectors.concerning(folder, {"two"}, {"other", "run"})] == ["two"]
+    found = detectors.concerning(folder, ["one", "two", "three"], {"other"})
+    assert {name: [each.auroc for each in of_name] for name, of_name in found.items()} == {
+        "one": [0.7],
+        "two": [],
+        "three": [],
+    }
+    assert detectors.concerning(folder, ["two"], {"other", "run"})["two"][0].by == ("run",)
     path.write_text("{}")
     with pytest.raises(UserError, match="damaged"):
         detectors.load(folder)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from evaluation import plots, report
+from evaluation.confidence import calibrations
+from evaluation.detectors import Accuracy
 from evaluation.results import (
     Ancestor,
     Flips,
@@ -298,6 +300,8 @@ def test_results_hold_the_fields_of_the_contract(tmp_path: Path) -> None:
         "suite",
         "limit",
         "tasks",
+        "calibration",
+        "detectors",
         "lineage",
         "notes",
         "environment",
@@ -418,3 +422,25 @@ def test_risk_coverage_thins_long_curves_and_keeps_their_ends() -> None:
     (curves,) = plots.risk_coverage(rows)
     assert len(curves.base) == plots.CURVE_POINTS
     assert (curves.base[0], curves.base[-1]) == (pytest.approx((0.1, 100)), pytest.approx((100, 100)))
+
+
+def test_what_detectors_are_worth_stands_beside_their_figures(tmp_path: Path) -> None:
+    samples = [sample(*pair, base_confidence=0.5, tuned_confidence=0.25) for pair in WON + SAME]
+    common: dict[str, Any] = {"data_hash": "0", "n": 40, "positives": 20, "questions": 40, "unscored": 2}
+    poor = Accuracy(
+        detector="right", labels="ratings", auroc=0.5, length_auroc=0.6, difference_interval=(-0.2, 0.1), **common
+    )
+    given: dict[str, Any] = {"detectors": {"right": (poor,), "confidence": ()}, "calibration": calibrations(samples)}
+    page = Page(render(tmp_path, samples, **given)).text
+    assert "as a detector of wrong answers: no better than length alone (AUROC 0.500 on ratings)" in page
+    assert "40 of 42" in page
+    assert "Not measured yet: confidence." in " ".join(page.split())
+    assert "closed_book: Brier score" in page
+    written = report.markdown(results(samples, **given), samples)
+    assert written.startswith("Against the-base, the-tuned is better on 1 of 1 comparison")
+    assert "- right (ratings): no better than length alone, AUROC 0.500, n = 40" in written
+    assert "- confidence: not measured yet; `veritune validate-detectors --model the-tuned` does" in written
+    (line, *_) = (report.calibration_line(each) for each in given["calibration"])
+    # 100 answers at 0.25, all right, and 100 at 0.5, of which 60 are.
+    assert line.startswith("closed_book: calibration error (ECE), lower is better: base 0.100")
+    assert "tuned 0.750 (0.750 to 0.750) on 100, difference +0.650" in line

@@ -89,9 +89,13 @@ def evaluate(
 
 
 @report.command()
-def show(report_id: ReportId, as_json: AsJson = False) -> None:
+def show(
+    report_id: ReportId,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a model card.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Print a report's figures."""
-    from evaluation.results import read_results
+    from evaluation.results import read_results, read_samples
     from feedback.errors import UserError
     from feedback.versions import NAME
 
@@ -101,6 +105,10 @@ def show(report_id: ReportId, as_json: AsJson = False) -> None:
     results = read_results(workspace.reports / report_id)
     if as_json:
         print_json(results.model_dump(mode="json"))
+    elif as_markdown:
+        from evaluation.report import markdown
+
+        print(markdown(results, read_samples(workspace.reports / report_id)), end="")
     else:
         _print(results)
         say(f"report: {workspace.reports / report_id / 'report.html'}")
@@ -186,7 +194,7 @@ def _print_detectors(found: "Sequence[Accuracy]") -> None:
 
 
 def _print(results: "Results") -> None:
-    from evaluation.report import bounds, figure, probability, signed
+    from evaluation.report import bounds, calibration_line, detector_lines, figure, probability, signed
 
     rows = [
         (
@@ -206,5 +214,9 @@ def _print(results: "Results") -> None:
     say(
         f"flips: {results.flips.gained} items only {results.tuned} gets right, {results.flips.lost} only {results.base}"
     )
+    for figure_of in results.calibration:
+        say(f"confidence, {calibration_line(figure_of)}")
+    for line in detector_lines(results):
+        say(f"detector {line}")
     for note in results.notes:
         say(f"note: {note}")
