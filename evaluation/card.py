@@ -20,14 +20,17 @@ def model_card(workspace: Workspace, run: Run, merged: bool = False) -> str:
     Args:
         merged: of the merged weights; else of what was trained.
     """
-    about = [results for results in list_results(workspace.reports) if results.tuned == run.id]
+    about = [results for results in list_results(workspace.reports) if run.id in results.models]
     parts = [
         _front_matter(run, merged),
         (run.folder / CARD).read_text().rstrip(),
         "## Lineage",
         _lineage(workspace, run),
         "## Evaluation",
-        *([_report(workspace, results) for results in about] or [f"Not evaluated yet: `veritune eval {run.id}`."]),
+        *(
+            [_report(workspace, results.of(run.id)) for results in about]
+            or [f"Not evaluated yet: `veritune eval {run.id}`."]
+        ),
         "## Recipe",
         f"```yaml\n{_recipe(run)}```",
     ]
@@ -60,7 +63,11 @@ def _recipe(run: Run) -> str:
 
 
 def _report(workspace: Workspace, results: Results) -> str:
-    samples = read_samples(workspace.reports / results.report_id)
+    samples = [
+        sample
+        for sample in read_samples(workspace.reports / results.report_id)
+        if sample.model in (results.tuned, None)
+    ]
     return (
         f"{results.report_id}, against {results.base} ({results.created_at:%Y-%m-%d}). {markdown(results, samples)}"
     ).rstrip()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evaluation.results import Ancestor, list_results
+from evaluation.results import Ancestor, Results, list_results
 from feedback import versions
 from feedback.database import Database
 from feedback.errors import UserError
@@ -32,9 +32,12 @@ def trace(workspace: Workspace, name: str) -> Links:
     """
     reports = _reports(workspace)
     if name in reports:
-        run = _find_run(workspace, reports[name])
-        upstream = [*ancestors(workspace, run)] if run else [_missing("run", reports[name])]
-        return {"upstream": [link.model_dump() for link in upstream], "downstream": []}
+        upstream: dict[tuple[str, str], Ancestor] = {}
+        for model in reports[name].models:
+            run = _find_run(workspace, model)
+            links = list(ancestors(workspace, run)) if run else _strangers(reports[name], model)
+            upstream |= {(link.kind, link.id): link for link in links}
+        return {"upstream": [link.model_dump() for link in upstream.values()], "downstream": []}
     if run := _find_run(workspace, name):
         return {
             "upstream": [link.model_dump() for link in list(ancestors(workspace, run))[:-1]],
@@ -96,8 +99,8 @@ def _descendants(workspace: Workspace, run: Run) -> Iterator[Ancestor]:
         if run.id in _runs_before(child):
             yield _run_link(child)
             yield from _descendants(workspace, child)
-    for report_id, tuned in _reports(workspace).items():
-        if tuned == run.id:
+    for report_id, results in _reports(workspace).items():
+        if run.id in results.models:
             yield Ancestor(kind="report", id=report_id, hash=None, state="ok")
 
 
@@ -171,6 +174,11 @@ def _find_run(workspace: Workspace, run_id: str) -> Run | None:
     return next((run for run in runs.list_runs(workspace) if run.id == run_id), None)
 
 
-def _reports(workspace: Workspace) -> dict[str, str]:
-    """Reports with the run that each is about."""
-    return {results.report_id: results.tuned for results in list_results(workspace.reports)}
+def _strangers(results: Results, model: str) -> list[Ancestor]:
+    """What a report on a model of no run stands on: the model, as it was called there."""
+    found = [link for link in results.lineage if link.kind == "model" and models.short_name(link.id) == model]
+    return [_model_link({"name": link.id, "hash": str(link.hash)}) for link in found] or [_missing("run", model)]
+
+
+def _reports(workspace: Workspace) -> dict[str, Results]:
+    return {results.report_id: results for results in list_results(workspace.reports)}

@@ -25,11 +25,14 @@ class HeldOutQuestion(Record):
     slice: str | None = None
 
 
-def own_tasks(workspace: Workspace, run: Run, tokenizer: Any, folder: Path) -> list[TaskSource]:
-    """The workspace's own held-out questions, and the held-out pairs of the run's dataset."""
+def own_tasks(workspace: Workspace, of: Sequence[Run | None], tokenizer: Any, folder: Path) -> list[TaskSource]:
+    """The workspace's own held-out questions, and the held-out pairs of the runs' dataset.
+
+    Pairs are held out for all only where all were trained on one dataset.
+    """
     tasks = [TaskSource(path.stem, "closed_book", path) for path in _question_files(workspace)]
-    version = versions.load(workspace, run.manifest["dataset"]["id"])
-    pairs = version.pairs("test")
+    datasets = {run.manifest["dataset"]["id"] for run in of if run}
+    pairs = versions.load(workspace, datasets.pop()).pairs("test") if len(datasets) == 1 else []
     if len(pairs):
         path = folder / "preferences.jsonl"
         write_atomic(path, "".join(canonical_json(_rendered(tokenizer, row)) + "\n" for row in pairs))

@@ -10,7 +10,7 @@ from typing import Any
 
 from evaluation.detectors import Accuracy
 from evaluation.plots import forests, outcome_bars, reliability, risk_coverage
-from evaluation.results import Calibration, Results, Sample, read_samples
+from evaluation.results import Calibration, Results, Sample, named_apart, read_samples
 from evaluation.statistics import RESAMPLES, Comparison, compare
 from feedback.files import write_atomic
 
@@ -39,11 +39,14 @@ def write_report(folder: Path, results: Results) -> None:
     environment.filters |= {"figure": figure, "signed": signed, "p": probability, "interval": interval, "clip": clip}
     environment.filters |= {"with_interval": with_interval, "cells": detector_cells, "worth": detector_worth}
     environment.filters["signed_interval"] = partial(with_interval, form=signed)
-    samples = read_samples(folder)
+    samples = named_apart(read_samples(folder))
     page = environment.get_template("report.html.j2").render(
         results=results,
-        headline=headline(results, samples),
-        items=len(samples),
+        headline=" ".join(
+            headline(results.of(model), [sample for sample in samples if sample.model in (model, None)])
+            for model in results.models
+        ),
+        items=len(samples) // len(results.models),
         prompts=len({sample.cluster for sample in samples}),
         forests=forests(results.comparisons),
         bars=outcome_bars(samples),

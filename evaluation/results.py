@@ -75,6 +75,8 @@ class Ancestor(Record):
 class Results(Record):
     """results.json, which `veritune report show --json` prints.
 
+    `also` names further tuned models, each with its flips against the same base.
+
     `command` repeats the evaluation as it stands. Comparisons come in the suite's order, the one that matters most
     first: the headline keeps to that order and so can't pick the most flattering figure. `detectors` are
     those that had a part in it, each with what `veritune validate-detectors` had found of it.
@@ -85,6 +87,7 @@ class Results(Record):
     tuned: str
     comparisons: tuple[Comparison, ...]
     flips: Flips
+    also: dict[str, Flips] = Field(default_factory=dict)
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     command: str
     suite: str
@@ -97,13 +100,26 @@ class Results(Record):
     environment: dict[str, str]
     hardware: str
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All tuned models, in the order in which they were named."""
+        return (self.tuned, *self.also)
+
+    def of(self, model: str) -> "Results":
+        """What one of several tuned models shows, as a report on it alone; p stays adjusted over all."""
+        if not self.also:
+            return self
+        kept = tuple(comparison for comparison in self.comparisons if comparison.model == model)
+        flips = {self.tuned: self.flips, **self.also}[model]
+        return self.model_copy(update={"tuned": model, "also": {}, "comparisons": kept, "flips": flips})
+
 
 class Sample(Record):
     """One item with what both models answered.
 
     `item` is a hash of the question, `cluster` of the prompt it belongs to. An empty `reference` marks a question
     that can't be answered, None one that has no accepted answers (multiple choice). `confidence` is the answer's
-    probability under its model.
+    probability under its model. `model` is the tuned one of several.
     """
 
     task: str
@@ -120,6 +136,7 @@ class Sample(Record):
     tuned_confidence: float | None = Field(default=None, ge=0, le=1)
     base_metrics: dict[str, Metric] = Field(default_factory=dict)
     tuned_metrics: dict[str, Metric] = Field(default_factory=dict)
+    model: str | None = None
 
     @property
     def answerable(self) -> bool:
@@ -145,6 +162,11 @@ class Sample(Record):
 def count_flips(samples: Sequence[Sample]) -> Flips:
     flips = [sample.flip for sample in samples]
     return Flips(gained=flips.count("gained"), lost=flips.count("lost"))
+
+
+def named_apart(samples: Sequence[Sample]) -> list[Sample]:
+    """The same samples; where there are several tuned models, a task is called by its model too."""
+    return [each.model_copy(update={"task": f"{each.model}, {each.task}"}) if each.model else each for each in samples]
 
 
 def write_results(folder: Path, results: Results) -> None:

@@ -30,12 +30,25 @@ def load_sides(tuned: Run, against: Run | None = None) -> tuple[Side, Side]:
             "compare runs of one base model"
         )
     side = load_side(tuned)
-    backbones = [(run.manifest["model"], run.recipe.quantize) for run in (tuned, against)]
-    if "full" in (tuned.tuning, against.tuning) or backbones[0] != backbones[1]:
-        return load_side(against), side
-    side.model.load_adapter(str(against.weights), adapter_name="against")
-    tokenizer = models.load_tokenizer(str(against.weights))
-    return Side(against.id, side.model, tokenizer, _switch(side.model, "against"), _identity(against)), side
+    return beside(side, tuned, against), side
+
+
+def beside(side: Side, first: Run, run: Run) -> Side:
+    """What a run trained, on the backbone of a side where that is its own, else in memory beside it.
+
+    Args:
+        first: the run that the side is of.
+
+    Raises:
+        UserError: it gives no answers, or its base is no longer what it was.
+    """
+    backbones = [(each.manifest["model"], each.recipe.quantize) for each in (first, run)]
+    if "full" in (first.tuning, run.tuning) or backbones[0] != backbones[1]:
+        return load_side(run)
+    run.require_answers()
+    side.model.load_adapter(str(run.weights), adapter_name=run.id)
+    tokenizer = models.load_tokenizer(str(run.weights))
+    return Side(run.id, side.model, tokenizer, _switch(side.model, run.id), _identity(run))
 
 
 def load_side(run: Run) -> Side:

@@ -24,6 +24,7 @@ Clusters = Sequence[Hashable]
 class Comparison(Record):
     """One metric of one task on both models, over the `n` items where both have it.
 
+    `model` says which tuned model it is of where a report has several.
     `ci_low` and `ci_high` bound the difference; they are None where one cluster alone says nothing of the spread.
     `p_holm` is None until `with_holm` has seen the whole family.
     """
@@ -41,10 +42,12 @@ class Comparison(Record):
     detectable: float | None = None
     higher_is_better: bool = True
     slice: str | None = None
+    model: str | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.task}: {self.metric}" + (f" ({self.slice})" if self.slice else "")
+        of = f"{self.model}, " if self.model else ""
+        return f"{of}{self.task}: {self.metric}" + (f" ({self.slice})" if self.slice else "")
 
     @property
     def verdict(self) -> str:

@@ -3,29 +3,41 @@
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-from evaluation import checks, detectors, lineage
+from evaluation import checks, detectors
 from evaluation.confidence import calibrations
 from evaluation.gate import Condition, require_metrics
 from evaluation.hallucination.closed_book import grade
 from evaluation.harness import Answer, Side, load_task, run_task, samples_hash
+from evaluation.lineage import ancestors
 from evaluation.questions import named_tasks, own_tasks
 from evaluation.report import write_report
-from evaluation.results import Outcome, Results, Sample, Task, count_flips, write_results, write_samples
-from evaluation.sides import load_folder, load_sides
+from evaluation.results import (
+    Ancestor,
+    Outcome,
+    Results,
+    Sample,
+    Task,
+    count_flips,
+    named_apart,
+    write_results,
+    write_samples,
+)
 from evaluation.statistics import Comparison, compare, with_holm
+from evaluation.targets import Target, load_targets
 from evaluation.task_sources import SUITES, TaskSource
 from feedback.cache import Cache
 from feedback.errors import UserError
 from feedback.files import atomic_folder
 from feedback.schema import Message, prompt_key
 from feedback.workspace import SETTINGS_FILE, Workspace
-from training import batches, merging, runs
-from training.runs import Run
+from training import batches
+from training.launch import hardware
 
 PACKAGES = ("veritune", "lm-eval", "torch", "transformers", "peft")
 
@@ -43,12 +55,13 @@ def evaluate(
     merged: bool = False,
     named_checks: Sequence[str] = (),
     cached: bool = True,
+    also: Sequence[str] = (),
 ) -> Results:
-    """Compare a run with its base, or with another run, on the same items, and write the report.
+    """Compare a tuned model with its base, or with another model, on the same items, and write the report.
 
     Args:
-        target: id of a finished run.
-        against: id of another run that comes from the same base model; default: what the run was trained on.
+        target: id of a finished run, or a model's folder or hub name.
+        against: the same of what it is compared with; default: what the run was trained on.
         limit: take the first so many items of each task only.
         report: takes the lines that a person at the screen reads.
         conditions: what will be asked of the figures; one that none of them can answer is a mistake.
@@ -56,6 +69,7 @@ def evaluate(
         merged: ask the run's merged weights in place of its base with the adapter.
         named_checks: further checks of the answers, of evaluation/checks.py.
         cached: take what was answered before, in any evaluation of the workspace, from its cache.
+        also: further targets, each compared with the same base, and p adjusted over all.
 
     Raises:
         UserError: no such run, suite or check, nothing to ask, or a training that changes nothing.
@@ -63,69 +77,68 @@ def evaluate(
     if suite not in SUITES:
         raise UserError(f"--suite {suite}: not a suite; there is {', '.join(SUITES)}")
     made = checks.chosen(workspace, suite, named_checks)
-    tuned_run = _finished(workspace, target)
-    base_run = _finished(workspace, against) if against else None
-    base, tuned = load_sides(tuned_run, base_run)
-    if merged:
-        tuned = load_folder(merging.cached(workspace, tuned_run, report), tuned_run.id)
+    base, targets = load_targets(workspace, [target, *also], against, merged, report)
     report_id = _next_id(workspace)
     with (
         atomic_folder(workspace.reports / report_id) as folder,
         Cache(workspace.cache) if cached else nullcontext() as cache,
     ):
-        asked = own_tasks(workspace, tuned_run, tuned.tokenizer, folder)
+        asked = own_tasks(workspace, [each.run for each in targets], targets[0].side.tokenizer, folder)
         asked += named_tasks(workspace, suite, tasks, folder)
         if not asked:
             raise UserError(
-                f"nothing to ask: {workspace.root / SETTINGS_FILE} names no evaluation.questions, "
-                f"{tuned_run.manifest['dataset']['id']} has no pairs in its test split, and no --task was named"
+                f"nothing to ask: {workspace.root / SETTINGS_FILE} names no evaluation.questions, no dataset that all "
+                "the runs were trained on has pairs in its test split, and no --task was named"
             )
         require_metrics(conditions, {task.name: list(task.metrics | made.metrics(task)) for task in asked})
-        if against != target:
-            _require_difference(base, tuned, asked[0])
-        samples: list[Sample] = []
-        comparisons: list[Comparison | None] = []
+        for tuned in targets:
+            if tuned.name != against:
+                _require_difference(base, tuned.side, asked[0])
+        found = {tuned.name: _Found() for tuned in targets}
         described: dict[str, Task] = {}
+
+        def ask(side: Side, task: TaskSource) -> list[Answer]:
+            report(f"{task.name}: asking {side.name}")
+            answers = run_task(side, task, limit, batch_size, cache, report)
+            return made.judge(side, task, answers, batch_size, cache, report)
+
         for task in asked:
-            sides = []
-            for side in (base, tuned):
-                report(f"{task.name}: asking {side.name}")
-                answers = run_task(side, task, limit, batch_size, cache, report)
-                sides.append(made.judge(side, task, answers, batch_size, cache, report))
-            rows = [_sample(task, *pair) for pair in zip(*sides, strict=True)]
-            samples += rows
-            clusters = [row.cluster for row in rows]
-            for metric, higher_is_better in (task.metrics | made.metrics(task)).items():
-                of_base, of_tuned = ([answer.metrics[metric] for answer in side] for side in sides)
-                comparisons.append(compare(task.name, metric, of_base, of_tuned, clusters, higher_is_better))
+            of_base = ask(base, task)
+            for tuned in targets:
+                model = tuned.name if len(targets) > 1 else None
+                found[tuned.name].add(task, task.metrics | made.metrics(task), of_base, ask(tuned.side, task), model)
             described[task.name] = Task(
                 version=task.version,
-                n=len(rows),
+                n=len(of_base),
                 source=_source(task, folder),
-                samples_hash=samples_hash(sides[0]),
+                samples_hash=samples_hash(of_base),
             )
+        flips = {name: count_flips(each.samples) for name, each in found.items()}
+        samples = [sample for each in found.values() for sample in each.samples]
+        links = {(link.kind, link.id): link for tuned in targets for link in _origins(workspace, tuned)}
         results = Results(
             report_id=report_id,
             base=base.name,
-            tuned=tuned.name,
-            comparisons=tuple(with_holm([comparison for comparison in comparisons if comparison is not None])),
-            flips=count_flips(samples),
+            tuned=targets[0].name,
+            comparisons=tuple(with_holm([c for each in found.values() for c in each.comparisons])),
+            flips=flips.pop(targets[0].name),
+            also=flips,
             command=shlex.join(["veritune", *sys.argv[1:]]),
             suite=suite,
             limit=limit,
             tasks=described,
-            calibration=tuple(calibrations(samples)),
+            calibration=tuple(calibrations(named_apart(samples))),
             detectors=detectors.concerning(
-                workspace.detectors, made.detectors(asked), {base.name, tuned.name} | made.judges
+                workspace.detectors, made.detectors(asked), {base.name, *found} | made.judges
             ),
-            lineage=tuple(lineage.ancestors(workspace, tuned_run)),
+            lineage=tuple(links.values()),
             notes=(
                 *(["The tuned model's weights are the merged ones."] if merged else []),
-                *_notes(samples),
+                *(line for each in found.values() for line in _notes(each.samples)),
                 *made.notes(),
             ),
             environment={name: package_version(name) for name in PACKAGES} | {"python": platform.python_version()},
-            hardware=tuned_run.manifest["hardware"],
+            hardware=hardware(),
         )
         write_samples(folder, samples)
         write_results(folder, results)
@@ -133,10 +146,30 @@ def evaluate(
     return results
 
 
-def _finished(workspace: Workspace, run_id: str) -> Run:
-    run = runs.find(workspace, run_id)
-    run.verify_weights()
-    return run
+@dataclass
+class _Found:
+    """What one tuned model showed beside the base."""
+
+    samples: list[Sample] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+
+    def add(
+        self, task: TaskSource, metrics: Mapping[str, bool], base: list[Answer], tuned: list[Answer], model: str | None
+    ) -> None:
+        rows = [_sample(task, *pair, model) for pair in zip(base, tuned, strict=True)]
+        self.samples += rows
+        clusters = [row.cluster for row in rows]
+        for metric, higher_is_better in metrics.items():
+            of_base, of_tuned = ([answer.metrics[metric] for answer in side] for side in (base, tuned))
+            if comparison := compare(task.name, metric, of_base, of_tuned, clusters, higher_is_better):
+                self.comparisons.append(comparison.model_copy(update={"model": model}))
+
+
+def _origins(workspace: Workspace, tuned: Target) -> Iterator[Ancestor]:
+    if tuned.run:
+        yield from ancestors(workspace, tuned.run)
+    else:
+        yield Ancestor(kind="model", id=tuned.origin, hash=tuned.side.identity, state="ok")
 
 
 def _source(task: TaskSource, folder: Path) -> str:
@@ -145,7 +178,7 @@ def _source(task: TaskSource, folder: Path) -> str:
     return task.data.name if task.data.is_relative_to(folder) else str(task.data)
 
 
-def _sample(task: TaskSource, base: Answer, tuned: Answer) -> Sample:
+def _sample(task: TaskSource, base: Answer, tuned: Answer, model: str | None) -> Sample:
     doc = base.doc
     reference: tuple[str, ...] | None = None
     outcomes: tuple[Outcome | None, Outcome | None] = (None, None)
@@ -167,6 +200,7 @@ def _sample(task: TaskSource, base: Answer, tuned: Answer) -> Sample:
         tuned_confidence=tuned.confidence,
         base_metrics=base.metrics,
         tuned_metrics=tuned.metrics,
+        model=model,
     )
 
 
@@ -188,7 +222,7 @@ def _require_difference(base: Side, tuned: Side, task: TaskSource) -> None:
         with side.active(), torch.no_grad():
             logits.append(side.model(input_ids=ids).logits)
     if torch.equal(*logits):
-        raise UserError(f"run {tuned.name}: answers exactly as {base.name} does, so what it trained is not in effect")
+        raise UserError(f"{tuned.name}: answers exactly as {base.name} does, so what it trained is not in effect")
 
 
 def _notes(samples: Sequence[Sample]) -> Iterator[str]:
@@ -200,8 +234,8 @@ def _notes(samples: Sequence[Sample]) -> Iterator[str]:
             for side in ("base", "tuned")
         )
         yield (
-            f"Of the {len(answerable)} answerable questions the tuned model declines to answer {tuned:.1%}, "
-            f"the base {base:.1%}."
+            f"Of the {len(answerable)} answerable questions {answerable[0].model or 'the tuned model'} declines to "
+            f"answer {tuned:.1%}, the base {base:.1%}."
         )
 
 

@@ -256,12 +256,13 @@ def _first_manifest(prepared: Prepared) -> dict[str, Any]:
         "reward": prepared.reward,
         **asdict(prepared.means),
         "packages": {name: package_version(name) for name in PACKAGES},
-        "hardware": _hardware(),
+        "hardware": hardware(),
         "total_steps": 0,
     }
 
 
-def _hardware() -> str:
+def hardware() -> str:
+    """The device at hand, in words."""
     import torch
 
     if torch.cuda.is_available():

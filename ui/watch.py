@@ -180,7 +180,7 @@ class Watch:
     def _report_of(self, run: Run) -> str | None:
         from evaluation.results import list_results
 
-        return next((r.report_id for r in list_results(self.workspace.reports) if r.tuned == run.id), None)
+        return next((r.report_id for r in list_results(self.workspace.reports) if run.id in r.models), None)
 
     @property
     def _options(self) -> list[str]:

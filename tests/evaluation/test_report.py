@@ -295,6 +295,7 @@ def test_results_hold_the_fields_of_the_contract(tmp_path: Path) -> None:
     data = json.loads((tmp_path / "results.json").read_text())
     assert {"report_id", "base", "tuned", "comparisons", "flips"} <= data.keys()
     assert data.keys() - {"report_id", "base", "tuned", "comparisons", "flips"} == {
+        "also",
         "created_at",
         "command",
         "suite",

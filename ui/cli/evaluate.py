@@ -27,9 +27,13 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    target: Annotated[str, typer.Argument(help="Id of a finished run.")],
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="TARGET...", help="A finished run's id, or a model's folder or hub name; or several."),
+    ],
     against: Annotated[
-        str | None, typer.Option(help="Id of another run on the same base; default: the base itself.")
+        str | None,
+        typer.Option(metavar="TARGET", help="What they are compared with; default: what the run was trained on."),
     ] = None,
     suite: Annotated[
         str,
@@ -65,7 +69,7 @@ def evaluate(
     workspace, conditions = current_workspace(), parse_conditions(fail_if or [])
     results = evaluate(
         workspace,
-        target,
+        targets[0],
         against,
         suite,
         limit,
@@ -76,6 +80,7 @@ def evaluate(
         merged,
         check or [],
         not no_cache,
+        targets[1:],
     )
     if as_json:
         print_json(results.model_dump(mode="json"))
@@ -122,10 +127,19 @@ def list_(as_json: AsJson = False) -> None:
     found = list_results(current_workspace().reports)
     if as_json:
         print_json(
-            [{"report_id": r.report_id, "base": r.base, "tuned": r.tuned, "created_at": r.created_at} for r in found]
+            [
+                {
+                    "report_id": r.report_id,
+                    "base": r.base,
+                    "tuned": r.tuned,
+                    "also": list(r.also),
+                    "created_at": r.created_at,
+                }
+                for r in found
+            ]
         )
     else:
-        rows = [(r.report_id, r.tuned, r.base, r.created_at.isoformat(" ", "seconds")) for r in found]
+        rows = [(r.report_id, ", ".join(r.models), r.base, r.created_at.isoformat(" ", "seconds")) for r in found]
         print_table(["report", "tuned", "base", "when"], rows)
 
 
@@ -210,10 +224,10 @@ def _print(results: "Results") -> None:
         for c in results.comparisons
     ]
     columns = ["task: metric", "n", "base", "tuned", "difference", "95% interval", "p (Holm)", "tuned is"]
-    print_table(columns, rows, title=f"{results.report_id}: {results.tuned} against {results.base}")
-    say(
-        f"flips: {results.flips.gained} items only {results.tuned} gets right, {results.flips.lost} only {results.base}"
-    )
+    print_table(columns, rows, title=f"{results.report_id}: {', '.join(results.models)} against {results.base}")
+    for model in results.models:
+        flips = results.of(model).flips
+        say(f"flips: {flips.gained} items only {model} gets right, {flips.lost} only {results.base}")
     for figure_of in results.calibration:
         say(f"confidence, {calibration_line(figure_of)}")
     for line in detector_lines(results):
