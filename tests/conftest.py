@@ -115,6 +115,10 @@ def make_tiny_model(folder: Path) -> Path:
 
 @pytest.fixture
 def small_dataset(workspace: Workspace) -> DatasetVersion:
+    return make_small_dataset(workspace)
+
+
+def make_small_dataset(workspace: Workspace) -> DatasetVersion:
     """60 judged pairs of made-up sums, with as many demonstrations."""
     rng = random.Random(0)
     candidates, judgements, demonstrations = [], [], []

@@ -28,6 +28,7 @@ from training import (
     quantised,
     queueing,
     runs,
+    sharding,
     stopping,
     trackers,
     trainable,
@@ -217,6 +218,7 @@ def work(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
     with quantised.full_precision_adapters(model):
         trainer = method.make_trainer(recipe, run, model, tokenizer, Dataset.from_list(rows.train), validation)
     distributed.require_processes(trainer.accelerator, recipe)
+    sharding.require(trainer.accelerator, recipe)
     checkpoints = run.checkpoints()
     trainer.accelerator.wait_for_everyone()
     if first:
@@ -226,12 +228,13 @@ def work(run: Run, prepared: Prepared, rows: Rows, report: Report) -> None:
     trainer.attach(run, recipe, report)
     stopping.wait_for_a_step()
     trainer.train_from(checkpoints[-1] if checkpoints else None)
+    whole = sharding.gathered(trainer)
     if not first:
         return
     with written(run, "the trained weights"):
         if not run.weights.exists():
             with atomic_folder(run.weights) as staging:
-                trainable.save(model, staging)
+                trainable.save(model, staging, whole)
                 tokenizer.save_pretrained(str(staging))
         write_atomic(run.folder / "MODEL_CARD.md", _card(run, prepared))
     run.update(state="finished", finished_at=datetime.now(UTC).isoformat(), weights=hash_folder(run.weights))

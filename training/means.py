@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from feedback.errors import UserError
+from training import sharding
 from training.recipe_base import Recipe
 
 # What transformers calls them.
@@ -69,6 +70,7 @@ def _missing(recipe: Recipe, config: Any, cuda: bool) -> Iterator[str]:
         yield "quantize: nf4 weights can't be trained themselves; set tuning=lora or quantize=none"
     if recipe.backend in BACKENDS and (obstacle := _obstacle(recipe.backend, recipe, config, cuda)):
         yield f"backend: {recipe.backend} {obstacle}"
+    yield from sharding.mistakes(recipe, cuda)
 
 
 def _obstacle(backend: str, recipe: Recipe, config: Any, cuda: bool) -> str | None:

@@ -62,18 +62,24 @@ def check(recipe: Recipe, config: Any, max_length: int, sequences: int) -> dict[
 def estimate(recipe: Recipe, config: Any, max_length: int, sequences: int) -> int:
     """Bytes that a step needs at its peak: weights, what trains with its optimiser, activations and logits.
 
-    What trains is kept in fp32; where that is all weights, DPO has a frozen copy of them.
+    What trains is kept in fp32; where that is all weights, DPO has a frozen copy of them. Of what processes share
+    each has its part.
     """
     model = models.skeleton(config, recipe.head)
     width = 2 if models.computes_in_bf16(recipe.precision) else 4
     state = SMALL_STATE if recipe.optimizer.endswith("8bit") else FULL_STATE
     if recipe.tuning == "full":
-        copies = 4 if recipe.method in ("dpo", "kto") else 0
-        weights = sum(parameter.numel() for parameter in model.parameters()) * (state + copies)
+        trained = sum(parameter.numel() for parameter in model.parameters())
+        frozen: float = 4 * trained if recipe.method in ("dpo", "kto") else 0
     else:
         # PPO trains a value function beside the policy, and keeps a reference and a reward model as they are.
-        roles = 2 * state + 2 * 4 if recipe.method == "ppo" else state
-        weights = _frozen(recipe, model, width) + _adapter_size(recipe, model) * roles
+        roles = 2 if recipe.method == "ppo" else 1
+        trained = _adapter_size(recipe, model) * roles
+        frozen = _frozen(recipe, model, width) + (4 * trained if recipe.method == "ppo" else 0)
+    part = 1 / (recipe.processes * recipe.nodes)
+    of_state = part if recipe.sharding != "none" else 1
+    of_weights = part if recipe.sharding in ("fsdp", "zero3") else 1
+    weights = (frozen + 4 * trained) * of_weights + (state - 4) * trained * of_state
     tokens = sequences * max_length
     layers = 2 if recipe.gradient_checkpointing else config.num_hidden_layers
     activations = tokens * layers * _kept_values(config, model, max_length) * width

@@ -104,12 +104,14 @@ def load_base(
     head: Head = "causal-lm",
     labels: Sequence[str] = (),
     quantize: str | None = None,
+    device: str | None = None,
 ) -> "PreTrainedModel":
     """The base model on the device at hand; seed before where its head is a new one, whose weights are drawn here.
 
     Args:
         labels: what a head of labels tells apart, in the order of its outputs.
         quantize: nf4 for 4-bit weights.
+        device: if not the one at hand.
 
     Raises:
         UserError: no such model, none with safetensors weights, or weights that lack a part.
@@ -118,7 +120,7 @@ def load_base(
 
     load_config(name)
     dtype = torch.bfloat16 if computes_in_bf16(precision) else torch.float32
-    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    device = device or (f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu")
     four_bits = {"quantization_config": quantised.config(dtype), "device_map": {"": device}}
     try:
         with _quiet():
@@ -202,12 +204,19 @@ def short_name(name: str) -> str:
     return folder.parent.name if of_a_run else folder.name
 
 
+def local(tensor: "torch.Tensor") -> "torch.Tensor":
+    """What this process has of a tensor that may be spread over several."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def checksums(model: "torch.nn.Module") -> dict[str, int]:
     """A checksum of the bits of every parameter, to show which of them training changed."""
     sums: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         tensors = {name: parameter} | {f"{name}.{key}": t for key, t in quantised.constants(parameter).items()}
-        sums |= {key: _checksum(tensor) for key, tensor in tensors.items()}
+        sums |= {key: _checksum(local(tensor)) for key, tensor in tensors.items()}
     return sums
 
 

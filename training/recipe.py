@@ -155,6 +155,7 @@ class PPORecipe(Recipe):
 
     method: Literal["ppo"] = Field(default="ppo", description="proximal policy optimisation")
     tuning: Literal["lora"] = Field(default="lora", description="what trains: adapters, since all roles share one base")
+    sharding: Literal["none"] = Field(default="none", description="not in PPO")
     gradual_unfreezing: Literal[False] = Field(default=False, description="not in PPO")
     reward: str = Field(description=REWARD)
     learning_rate: float = Field(default=5e-5, gt=0, description="peak learning rate of AdamW")
@@ -220,6 +221,7 @@ class GRPORecipe(Recipe):
     tuning: Literal["lora"] = Field(default="lora", description="what trains: an adapter, off which is the reference")
     processes: Literal[1] = Field(default=1, description="one, so far")
     nodes: Literal[1] = Field(default=1, description="one, so far")
+    sharding: Literal["none"] = Field(default="none", description="not in GRPO")
     gradual_unfreezing: Literal[False] = Field(default=False, description="not in GRPO")
     reward: str = Field(description=REWARD)
     learning_rate: float = Field(default=5e-5, gt=0, description="peak learning rate of AdamW")

@@ -60,6 +60,11 @@ class Recipe(Keys):
         default=1, ge=1, le=64, description="processes on each host, one a GPU; batch_size is that of each"
     )
     nodes: int = Field(default=1, ge=1, le=64, description="hosts that train together, on one workspace folder")
+    sharding: Literal["none", "fsdp", "zero2", "zero3"] = Field(
+        default="none",
+        description="what the processes' GPUs share instead of each holding it: weights, gradients and the optimiser's "
+        "state (fsdp; zero3 by DeepSpeed), or the last two (zero2)",
+    )
     seed: int = Field(default=0, ge=0, description="of initialisation, data order and dropout")
     learning_rate: float = Field(gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decoupled weight decay")

@@ -1,7 +1,7 @@
 """The model of a run as it goes into training, and what of it is kept: an adapter, or all weights."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training import adapters, models, quantised
 from training.prepare import Prepared
@@ -42,10 +42,13 @@ def count(model: "PreTrainedModel | PeftModel") -> tuple[int, int]:
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
 
 
-def save(model: "PreTrainedModel | PeftModel", folder: Path) -> None:
+def save(model: "PreTrainedModel | PeftModel", folder: Path, weights: dict[str, Any] | None = None) -> None:
     """Write what was trained as safetensors: the run's adapter, without DPO's frozen copy of it, or all weights.
 
     An adapter with a head has the configuration beside it, which names its labels.
+
+    Args:
+        weights: the model's, in one piece, where it is spread over processes itself.
     """
     from peft import PeftModel
 
@@ -53,11 +56,11 @@ def save(model: "PreTrainedModel | PeftModel", folder: Path) -> None:
         config = model.peft_config["default"]
         # PEFT keeps them as a set, whose order differs between processes, and with it the file.
         config.target_modules = sorted(config.target_modules)
-        model.save_pretrained(str(folder), selected_adapters=["default"])
+        model.save_pretrained(str(folder), selected_adapters=["default"], state_dict=weights)
         if model.peft_config["default"].task_type == "SEQ_CLS":
             model.config.save_pretrained(str(folder))
     else:
-        model.save_pretrained(str(folder))
+        model.save_pretrained(str(folder), state_dict=weights)
 
 
 def _base(prepared: Prepared) -> "PreTrainedModel":
@@ -81,7 +84,9 @@ def _base(prepared: Prepared) -> "PreTrainedModel":
             trust_remote_code=False,
         )
         return model
-    model = models.load_base(prepared.model, precision, recipe.head, prepared.labels, recipe.quantize)
+    # Not on the GPU before it is spread: it may be too large for one.
+    device = None if recipe.sharding == "none" else "cpu"
+    model = models.load_base(prepared.model, precision, recipe.head, prepared.labels, recipe.quantize, device)
     if prepared.means.backend == "liger":
         from transformers.integrations.liger import apply_liger_kernel
 

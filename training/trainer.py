@@ -13,13 +13,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
 
 from feedback.files import sync_folder, sync_tree
-from training import alarms, early_stopping, means, models, preflight, schedules, trackers
+from training import alarms, early_stopping, means, models, preflight, schedules, sharding, trackers
 from training.batches import first_sequence
 from training.callbacks import EarlyStopping, Metrics, Report, StopWhereWhole
 from training.disk import written
 from training.errors import TrainingError
 from training.layers import Layer, discriminate, hold_back, trained_layers
-from training.models import checksums
+from training.models import checksums, local
 from training.recipe_base import Recipe
 from training.runs import Run, step_of
 
@@ -65,7 +65,7 @@ def arguments(recipe: Recipe, run: Run) -> dict[str, Any]:
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "max_length": None,
-    }
+    } | sharding.arguments(recipe)
 
 
 def _is_last(checkpoint: Path) -> bool:
@@ -173,7 +173,7 @@ class RunTrainer:
             self._load_from_checkpoint(str(checkpoint))
         else:
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if any(not p.isfinite().all() for p in self.model.parameters() if p.requires_grad):
+        if any(not local(p).isfinite().all() for p in self.model.parameters() if p.requires_grad):
             raise TrainingError(
                 "the last step made weights that are no numbers; try a lower learning_rate than "
                 f"{self.recipe.learning_rate:g}"
@@ -228,7 +228,7 @@ class FirstStep(TrainerCallback):
             self.moving = {
                 name
                 for name, p in self.trainer.model.named_parameters()
-                if p.grad is not None and p.grad.any() and _finest(p) < rates.get(id(p), math.inf)
+                if p.grad is not None and local(p.grad).any() and _finest(p) < rates.get(id(p), math.inf)
             }
 
     def on_step_end(self, args: TrainingArguments, state: "TrainerState", control: "TrainerControl", **_: Any) -> None:
@@ -267,4 +267,4 @@ class FirstStep(TrainerCallback):
 
 def _finest(parameter: torch.Tensor) -> float:
     """The smallest step that a weight of this parameter can make."""
-    return torch.finfo(parameter.dtype).eps * float(parameter.detach().abs().min())
+    return torch.finfo(parameter.dtype).eps * float(local(parameter.detach()).abs().min())

@@ -22,6 +22,10 @@ def opinionated_model(tiny_model: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_bert(tmp_path_factory.mktemp("models") / "bert")
+
+
+def make_tiny_bert(folder: Path) -> Path:
     """A BERT of random weights that reads letters."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -53,7 +57,6 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=2,
         max_position_embeddings=66,
     )
-    folder = tmp_path_factory.mktemp("models") / "bert"
     tokenizer.save_pretrained(str(folder))
     BertModel(config).save_pretrained(str(folder))
     return folder

@@ -1,5 +1,6 @@
 """What only an NVIDIA GPU can show; skipped elsewhere."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
 from training import finished, merging, models
-from training.launch import train
+from training.launch import resume, train
 
 pytestmark = pytest.mark.gpu
 KEYS = ["dataset=sums", "max_steps=4", "learning_rate=1e-2", "log_every=1"]
@@ -54,6 +55,28 @@ def test_ligers_kernels_give_trls_losses(workspace: Workspace, small_dataset: Da
         assert run.manifest["backend"] == backend
         losses.append([line["loss"] for line in run.metrics() if "loss" in line])
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="a model is spread over two GPUs")
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+@pytest.mark.parametrize("sharding", ["fsdp", "zero2", "zero3"])
+def test_a_model_spread_over_two_gpus_learns_as_one_that_is_not(
+    workspace: Workspace, small_dataset: DatasetVersion, tiny_model: Path, sharding: str, tuning: str
+) -> None:
+    if sharding != "fsdp":
+        pytest.importorskip("deepspeed")
+    keys = [*KEYS, f"model={tiny_model}", "precision=fp32", "processes=2", f"tuning={tuning}", "checkpoint_every=2"]
+    whole, spread = (train(workspace, "sft", [*keys, f"sharding={each}"], quiet) for each in ("none", sharding))
+    losses = [[line["loss"] for line in run.metrics() if "loss" in line] for run in (whole, spread)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    # As one killed after its first checkpoint: what it goes on to is what it was.
+    shutil.rmtree(spread.checkpoint(4))
+    shutil.rmtree(spread.weights)
+    spread.update(state="running")
+    resume(workspace, spread.id, quiet)
+    assert [line["loss"] for line in spread.metrics() if "loss" in line] == pytest.approx(losses[1], abs=1e-5)
+    spread.verify_weights()
+    finished.load(spread)
 
 
 def test_unsloths_base_trains_and_answers_as_ours(

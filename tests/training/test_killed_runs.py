@@ -32,6 +32,20 @@ REWARD = "reward=tests.training.test_killed_runs:early"
 PARENT = ["parent=sft-1", "lora.dropout=0"]
 PPO = [REWARD, "rollouts=8", "max_new_tokens=4", "ptx_weight=0.1", *PARENT]
 GRPO = [REWARD, "generations=4", "max_new_tokens=4", *PARENT]
+# By their names the keys of each that is killed.
+CASES: dict[str, tuple[str, list[str]]] = {
+    "sft": ("sft", []),
+    "ulmfit": ("sft", ULMFIT),
+    "reward": ("reward", []),
+    "dpo": ("dpo", []),
+    "kto": ("kto", []),
+    "orpo": ("orpo", []),
+    "classifier": ("classifier", []),
+    "ppo": ("ppo", PPO),
+    "grpo": ("grpo", GRPO),
+}
+KEYS = ["dataset=sums", "max_steps=8", "batch_size=4", "lora.dropout=0.1"]
+KEYS += ["log_every=2", "checkpoint_every=3", "learning_rate=1e-3"]
 
 
 def quiet(line: str) -> None:
@@ -49,8 +63,7 @@ def logged(run: Run) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def keys(small_dataset: DatasetVersion, tiny_model: Path) -> list[str]:
-    rows = ["dataset=sums", f"model={tiny_model}", "max_steps=8", "batch_size=4", "lora.dropout=0.1"]
-    return [*rows, "log_every=2", "checkpoint_every=3", "learning_rate=1e-3"]
+    return [*KEYS, f"model={tiny_model}"]
 
 
 def killed(workspace: Workspace, method: str, keys: Sequence[str], pattern: str, times: int, number: int) -> Run:
@@ -62,31 +75,23 @@ def killed(workspace: Workspace, method: str, keys: Sequence[str], pattern: str,
     return run
 
 
-@pytest.mark.parametrize(
-    ("method", "more"),
-    [
-        ("sft", []),
-        ("sft", ULMFIT),
-        ("reward", []),
-        ("dpo", []),
-        ("kto", []),
-        ("orpo", []),
-        ("classifier", []),
-        ("ppo", PPO),
-        ("grpo", GRPO),
-    ],
-    ids="sft ulmfit reward dpo kto orpo classifier ppo grpo".split(),
-)
-def test_every_method_goes_on_as_if_it_had_not_been_killed(
-    workspace: Workspace, keys: list[str], tiny_bert: Path, method: str, more: list[str]
-) -> None:
-    if method == "classifier":
-        # An encoder has dropout of its own, whose random numbers must go on as well.
-        more = [f"model={tiny_bert}"]
+def keys_of(workspace: Workspace, case: str, model: Path, bert: Path) -> tuple[str, list[str]]:
+    """Method and keys of a case, whose parent there is."""
+    method, more = CASES[case]
+    # An encoder has dropout of its own, whose random numbers must go on as well.
+    keys = [*KEYS, f"model={bert if method == 'classifier' else model}", *more]
     if PARENT[0] in more:
-        train(workspace, "sft", [*keys, "max_steps=2", "lora.dropout=0"], quiet)
-    whole = train(workspace, method, [*keys, *more], quiet)
-    run = killed(workspace, method, [*keys, *more], CHECKPOINT, 2, 2)
+        train(workspace, "sft", [*KEYS, f"model={model}", "max_steps=2", "lora.dropout=0"], quiet)
+    return method, keys
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_method_goes_on_as_if_it_had_not_been_killed(
+    workspace: Workspace, small_dataset: DatasetVersion, tiny_model: Path, tiny_bert: Path, case: str
+) -> None:
+    method, keys = keys_of(workspace, case, tiny_model, tiny_bert)
+    whole = train(workspace, method, keys, quiet)
+    run = killed(workspace, method, keys, CHECKPOINT, 2, 2)
     assert [path.name for path in run.checkpoints()] == ["checkpoint-3"]
     resume(workspace, run.id, quiet)
     assert run.state == "finished"

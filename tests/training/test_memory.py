@@ -38,6 +38,19 @@ def test_four_bits_and_small_states_are_counted(tiny_model: Path) -> None:
     assert needed() - needed("optimizer=paged-adamw-8bit") == pytest.approx(6 * 2 * 4 * (32 + 32), abs=2)
 
 
+def test_what_processes_share_is_counted_in_parts(tiny_model: Path) -> None:
+    config = models.load_config(str(tiny_model))
+    weights = sum(parameter.numel() for parameter in models.skeleton(config).parameters())
+
+    def needed(*keys: str) -> float:
+        recipe = load_recipe("sft", ["dataset=x", "precision=fp32", "tuning=full", "processes=4", *keys])
+        return memory.estimate(recipe, config, 8, 1) / memory.RESERVED
+
+    # Of gradients and two moments in fp32 three quarters are elsewhere, and of the weights where these are shared too.
+    assert needed() - needed("sharding=zero2") == pytest.approx(weights * 12 * 3 / 4, abs=2)
+    assert needed() - needed("sharding=fsdp") == pytest.approx(weights * 16 * 3 / 4, abs=2)
+
+
 def test_an_8b_model_in_four_bits_is_estimated_for_16_gib() -> None:
     """Qwen3-8B's sizes; 5.6 GiB of it are its weights in NF4 and its embeddings in bf16."""
     from transformers import Qwen3Config
