@@ -18,11 +18,15 @@ from training.runs import Run
 
 
 class HeldOutQuestion(Record):
-    """A line of evaluation.questions; no answers mark a question that can't be answered."""
+    """A line of evaluation.questions; no answers mark a question that can't be answered.
+
+    A context stands before the question, and is what the answer has to stand on.
+    """
 
     question: str
     answers: list[str]
     slice: str | None = None
+    context: str | None = None
 
 
 def own_tasks(workspace: Workspace, of: Sequence[Run | None], tokenizer: Any, folder: Path) -> list[TaskSource]:

@@ -5,17 +5,19 @@ import re
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from evaluation.detectors import Accuracy
 from evaluation.plots import forests, outcome_bars, reliability, risk_coverage
-from evaluation.results import Calibration, Results, Sample, named_apart, read_samples
+from evaluation.results import Calibration, Results, Sample, Spans, named_apart, read_samples
 from evaluation.statistics import RESAMPLES, Comparison, compare
 from feedback.files import write_atomic
 
 REPORT = "report.html"
-FLIPS_SHOWN = 50
+# Flips of a kind, and items with something marked.
+SHOWN = 50
 # Of each text of a flip, in characters; samples.parquet has all of it.
 TEXT_SHOWN = 1_000
 ANSWERABLE = "accuracy on answerable questions"
@@ -42,20 +44,27 @@ def write_report(folder: Path, results: Results) -> None:
     samples = named_apart(read_samples(folder))
     page = environment.get_template("report.html.j2").render(
         results=results,
-        headline=" ".join(
-            headline(results.of(model), [sample for sample in samples if sample.model in (model, None)])
-            for model in results.models
-        ),
+        headline=headlines(results, samples),
         items=len(samples) // len(results.models),
         prompts=len({sample.cluster for sample in samples}),
         forests=forests(results.comparisons),
         bars=outcome_bars(samples),
         curves=risk_coverage(samples),
         reliability=reliability(samples),
+        marked=_marked(samples),
         flips={kind: _flips(samples, kind) for kind in ("lost", "gained")},
         resamples=RESAMPLES,
+        shown=SHOWN,
     )
     write_atomic(folder / REPORT, page)
+
+
+def headlines(results: Results, samples: Sequence[Sample]) -> str:
+    """A sentence on each tuned model."""
+    return " ".join(
+        headline(results.of(model), [sample for sample in samples if sample.model in (model, None)])
+        for model in results.models
+    )
 
 
 def headline(results: Results, samples: Sequence[Sample]) -> str:
@@ -123,7 +132,8 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
     ]
     for c in comparisons:
         metric = f"{c.metric} ({c.slice})" if c.slice else c.metric
-        cells = [_cell(c.task), _cell(metric), str(c.n), figure(c.base), figure(c.tuned), signed(c.difference)]
+        task = f"{c.model}, {c.task}" if c.model else c.task
+        cells = [_cell(task), _cell(metric), str(c.n), figure(c.base), figure(c.tuned), signed(c.difference)]
         cells += [interval(c).removeprefix("95% interval "), probability(c.p_value), probability(c.p_holm), c.verdict]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -132,7 +142,7 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
 def markdown(results: Results, samples: Sequence[Sample]) -> str:
     """A report for a model card: its sentence, its table, how good its detectors are, and its notes."""
     about = [_cell(line) for line in (*detector_lines(results), *results.notes)]
-    parts = [_cell(headline(results, samples)), markdown_table(results.comparisons).rstrip()]
+    parts = [_cell(headlines(results, samples)), markdown_table(results.comparisons).rstrip()]
     return "\n\n".join([*parts, *(["\n".join(f"- {line}" for line in about)] if about else [])]) + "\n"
 
 
@@ -179,11 +189,36 @@ def clip(text: str) -> str:
 
 
 def _flips(samples: Sequence[Sample], kind: str) -> list[dict[str, Any]]:
-    flips = [sample for sample in samples if sample.flip == kind][:FLIPS_SHOWN]
-    return [
-        dict(zip(("sample", "base", "tuned"), (s, *mark_changes(s.base_answer, s.tuned_answer)), strict=True))
-        for s in flips
-    ]
+    return [_shown(sample) for sample in [s for s in samples if s.flip == kind][:SHOWN]]
+
+
+def _marked(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """Items with something that a check takes for made up."""
+    return [_shown(sample) for sample in [s for s in samples if s.base_spans or s.tuned_spans][:SHOWN]]
+
+
+def _shown(sample: Sample) -> dict[str, Any]:
+    base, tuned = mark_changes(sample.base_answer, sample.tuned_answer)
+    return {
+        "sample": sample,
+        "base": with_spans(base, sample.base_spans),
+        "tuned": with_spans(tuned, sample.tuned_spans),
+    }
+
+
+def with_spans(pieces: Sequence[tuple[str, bool]], spans: Spans) -> list[tuple[str, bool, bool]]:
+    """The pieces of an answer, cut where spans begin and end, each with whether the other answer lacks it and whether
+    it lies in a span.
+    """
+    found, start = [], 0
+    for text, changed in pieces:
+        end = start + len(text)
+        cuts = sorted({start, end, *(place for span in spans for place in span if start < place < end)})
+        for low, high in pairwise(cuts):
+            inside = any(begin <= low and high <= stop for begin, stop in spans)
+            found.append((text[low - start : high - start], changed, inside))
+        start = end
+    return found
 
 
 def mark_changes(base: str, tuned: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:

@@ -18,11 +18,14 @@ from feedback.schema import Record
 
 RESULTS = "results.json"
 SAMPLES = "samples.parquet"
+# Columns of a sample that stand in it as JSON.
+AS_JSON = ("base_metrics", "tuned_metrics", "base_spans", "tuned_spans")
 
 # JSON has no NaN: a metric that isn't finite is one that isn't defined.
 Metric = Annotated[
     float | None, BeforeValidator(lambda value: None if value is None or not math.isfinite(value) else value)
 ]
+Spans = tuple[tuple[int, int], ...]
 Outcome = Literal["correct", "abstained", "incorrect"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
@@ -119,7 +122,8 @@ class Sample(Record):
 
     `item` is a hash of the question, `cluster` of the prompt it belongs to. An empty `reference` marks a question
     that can't be answered, None one that has no accepted answers (multiple choice). `confidence` is the answer's
-    probability under its model. `model` is the tuned one of several.
+    probability under its model. `model` is the tuned one of several. `context` is the text that the answer has to stand
+    on, `spans` the places of an answer that a check takes for made up, in characters.
     """
 
     task: str
@@ -127,6 +131,7 @@ class Sample(Record):
     cluster: str
     slice: str | None = None
     prompt: str
+    context: str | None = None
     reference: tuple[str, ...] | None = None
     base_answer: str
     tuned_answer: str
@@ -137,6 +142,8 @@ class Sample(Record):
     base_metrics: dict[str, Metric] = Field(default_factory=dict)
     tuned_metrics: dict[str, Metric] = Field(default_factory=dict)
     model: str | None = None
+    base_spans: Spans = ()
+    tuned_spans: Spans = ()
 
     @property
     def answerable(self) -> bool:
@@ -199,7 +206,7 @@ def write_samples(folder: Path, samples: Sequence[Sample]) -> None:
     for sample in samples:
         row = sample.model_dump()
         row["reference"] = None if sample.reference is None else json.dumps(sample.reference, ensure_ascii=False)
-        row |= {key: json.dumps(row[key], ensure_ascii=False) for key in ("base_metrics", "tuned_metrics")}
+        row |= {key: json.dumps(row[key], ensure_ascii=False) for key in AS_JSON}
         rows.append(row)
     kinds = {"base_confidence": pa.float64(), "tuned_confidence": pa.float64()}
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in Sample.model_fields])
@@ -223,7 +230,7 @@ def read_samples(folder: Path) -> list[Sample]:
         rows = pq.read_table(io.BytesIO(path.read_bytes())).to_pylist()
         for row in rows:
             row["reference"] = None if row["reference"] is None else json.loads(row["reference"])
-            row |= {key: json.loads(row[key]) for key in ("base_metrics", "tuned_metrics")}
+            row |= {key: json.loads(row[key]) for key in AS_JSON if key in row}
         return [Sample.model_validate(row) for row in rows]
     except FileNotFoundError:
         raise UserError(f"{path}: missing; repeat the evaluation with `veritune eval`") from None

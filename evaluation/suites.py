@@ -77,6 +77,7 @@ def evaluate(
     if suite not in SUITES:
         raise UserError(f"--suite {suite}: not a suite; there is {', '.join(SUITES)}")
     made = checks.chosen(workspace, suite, named_checks)
+    made.load()
     base, targets = load_targets(workspace, [target, *also], against, merged, report)
     report_id = _next_id(workspace)
     with (
@@ -191,6 +192,7 @@ def _sample(task: TaskSource, base: Answer, tuned: Answer, model: str | None) ->
         cluster=doc.get("cluster") or prompt_key((Message(role="user", content=base.prompt),)),
         slice=doc.get("slice"),
         prompt=doc.get("question") or base.prompt,
+        context=doc.get("context"),
         reference=reference,
         base_answer=base.text,
         tuned_answer=tuned.text,
@@ -201,6 +203,8 @@ def _sample(task: TaskSource, base: Answer, tuned: Answer, model: str | None) ->
         base_metrics=base.metrics,
         tuned_metrics=tuned.metrics,
         model=model,
+        base_spans=base.spans,
+        tuned_spans=tuned.spans,
     )
 
 

@@ -4,22 +4,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evaluation import labelled_answers, local
+from evaluation import checks, labelled_answers, local
 from evaluation.checks import SAMPLES
 from evaluation.detectors import Accuracy, measure
 from evaluation.generation import encode_prompt
 from evaluation.hallucination import scores
+from evaluation.hallucination.claims import Corpus, check_claims
 from evaluation.hallucination.closed_book import grade
 from evaluation.hallucination.entailment import CrossEncoder, Entailment
+from evaluation.hallucination.groundedness import Grounding, by_entailment, ungrounded
 from evaluation.labelled_answers import SETS, Labelled, LabelledSet
 from evaluation.local import LocalModel
+from feedback import versions
 from feedback.constitution.generators import Answer, Request
 from feedback.errors import UserError
-from feedback.schema import user_message
+from feedback.schema import grounded_prompt, prompt_key, user_message
 from feedback.workspace import EvaluationSettings, Workspace
-from training import models
+from training import labelled, models, runs
 from training.abstention import abstains
 from training.matching import matches
+from training.recipe import ClassifierRecipe
+from training.runs import Run
 
 # Of an answer to a question of these sets; a labelled answer may be longer.
 MAX_NEW_TOKENS = 64
@@ -48,7 +53,7 @@ def validate(
     settings = workspace.settings.evaluation
     sets = _sets(workspace, data or {}, limit)
     entailment = CrossEncoder(settings.entailment, batch_size) if settings.entailment else None
-    found = list(_by_rules(sets))
+    found = [*_by_rules(sets), *_by_context(workspace, sets, entailment, say)]
     for name in model_names:
         model = local.load(workspace, name)
         model.batch_size = batch_size
@@ -88,6 +93,54 @@ def _by_rules(sets: Mapping[str, LabelledSet]) -> Iterator[Accuracy]:
         yield measure("abstention", (), known, [float(abstains(item.answer)) for item in known.items])
 
 
+def _by_context(
+    workspace: Workspace, sets: Mapping[str, LabelledSet], entailment: Entailment | None, say: Callable[[str], None]
+) -> Iterator[Accuracy]:
+    """Detectors that hold an answer against a text: its context, or a corpus of all contexts."""
+    settings = workspace.settings.evaluation
+    if not (pairs := sets.get("halueval")):
+        return
+    if settings.grounded:
+        run = runs.find(workspace, settings.grounded)
+        taught = _taught(workspace, run)
+        new = replace(pairs, items=tuple(item for item in pairs.items if _prompt(item) not in taught))
+        say(f"halueval: {len(pairs.items) - len(new.items)} answers left out, which {run.id} was trained on")
+        yield measure("ungrounded", (run.id,), new, _ungrounded(new, checks.classifier(workspace)))
+    if entailment and settings.entailment:
+        by = (models.short_name(settings.entailment),)
+        yield measure("not_entailed", by, pairs, _ungrounded(pairs, by_entailment(entailment)))
+        corpus = Corpus(list(dict.fromkeys(item.context or "" for item in pairs.items)))
+        claimed = [
+            scores.of_claims(check_claims(item.answer, corpus, entailment, item.question)) for item in pairs.items
+        ]
+        for name in ("unsupported", "contradicted"):
+            yield measure(name, by, pairs, [shares[name] for shares in claimed])
+
+
+def _ungrounded(labelled: LabelledSet, judge: Grounding) -> list[float]:
+    asked = [(item.context or "", item.question, item.answer) for item in labelled.items]
+    return [found.score for found in ungrounded(asked, judge)]
+
+
+def _taught(workspace: Workspace, run: Run) -> set[str]:
+    """The prompts that a classifier was trained on.
+
+    Raises:
+        UserError: what it was trained on is no longer there.
+    """
+    recipe = run.recipe
+    data: labelled.Data
+    if isinstance(recipe, ClassifierRecipe) and labelled.is_file(recipe.dataset):
+        data = labelled.read(Path(recipe.dataset), recipe.columns)
+    else:
+        data = versions.load(workspace, run.manifest["dataset"]["id"])
+    return {prompt_key(example.prompt) for example in labelled.examples_of(data, "train") if example.prompt}
+
+
+def _prompt(item: Labelled) -> str:
+    return prompt_key(grounded_prompt(user_message(item.question), item.context))
+
+
 class _Asked:
     """Detectors that ask the model that is evaluated."""
 
@@ -113,15 +166,15 @@ class _Asked:
             found = [scores.entropy(item.question, samples[item.question], self.entailment) for item in own.items]
             yield measure("semantic_entropy", with_judge, own, found)
         for name in ("halueval_human", "truthfulqa_answers", OWN):
-            if labelled := sets.get(name):
-                yield measure("confidence", by, labelled, self._doubts(labelled.items))
-                samples = self._samples(labelled.items)
-                asked = [(item.question, item.answer, samples[item.question]) for item in labelled.items]
+            if answers := sets.get(name):
+                yield measure("confidence", by, answers, self._doubts(answers.items))
+                samples = self._samples(answers.items)
+                asked = [(item.question, item.answer, samples[item.question]) for item in answers.items]
                 found = [scores.inconsistency(answer, drawn) for _, answer, drawn in asked]
-                yield measure("inconsistency", by, labelled, found)
+                yield measure("inconsistency", by, answers, found)
                 if self.entailment:
                     found = [scores.contradiction(*each, self.entailment) for each in asked]
-                    yield measure("contradiction", with_judge, labelled, found)
+                    yield measure("contradiction", with_judge, answers, found)
 
     def _own_answers(self, rated: LabelledSet) -> LabelledSet:
         """What the model says itself, graded by the answers that people accepted; what it declines is left out."""

@@ -36,6 +36,19 @@ class EvaluationSettings(BaseModel):
     entailment: str | None = Field(
         default=None, description="a model of natural-language inference, a folder or hub name, that checks ask"
     )
+    corpus: str | None = Field(
+        default=None,
+        description="passages that claims are checked against, by entailment: text parted by empty lines, or JSONL of "
+        "{text}; seen from the workspace",
+    )
+    grounded: str | None = Field(
+        default=None, description="a classifier run that says whether an answer stands on the context it was given"
+    )
+    grounded_label: str | None = Field(
+        default=None,
+        description="its label for an answer that does not; unset: hallucinated, hallucination, ungrounded, "
+        "unsupported or rejected",
+    )
     data: dict[str, str] = Field(default={}, description="local copies of tasks' data, by task; otherwise the hub's")
 
 
@@ -120,6 +133,10 @@ questions = []
 # samples = 5
 # A model of natural-language inference, which tells contradiction from other words for the same.
 # entailment = "cross-encoder/nli-deberta-v3-small"
+# Passages that you trust: with `entailment`, each sentence of an answer is checked against them.
+# corpus = "corpus.txt"
+# A classifier run that tells whether an answer stands on its context (questions may have one: "context").
+# grounded = "classifier-1"
 
 [evaluation.data]
 # Local copies of what the suites `truthful` and `full` ask; what is not named here comes from the hub.

@@ -13,6 +13,7 @@ from typing import Literal
 from evaluation.hallucination.entailment import Entailment, Verdict
 from evaluation.hallucination.sentences import Sentence, sentences
 from feedback.errors import UserError
+from training.abstention import abstains
 
 PASSAGES = 5
 # A verdict counts where it is likelier than not.
@@ -59,13 +60,19 @@ class Corpus:
         ]
 
 
-def check_claims(answer: str, corpus: Corpus, entailment: Entailment) -> list[Claim]:
-    """Each sentence of an answer against the corpus; support by one passage outweighs contradiction by another."""
-    parts = sentences(answer)
+def check_claims(answer: str, corpus: Corpus, entailment: Entailment, question: str = "") -> list[Claim]:
+    """Each sentence of an answer against the corpus; support by one passage outweighs contradiction by another.
+
+    Args:
+        answer: one that declines to answer claims nothing.
+        question: stands before each sentence, where answers are too short to be understood alone.
+    """
+    parts = [] if abstains(answer) else sentences(answer)
     if not parts:
         return []
-    passages = corpus.find([part.text for part in parts])
-    asked = [(passage, part.text) for part, found in zip(parts, passages, strict=True) for passage in found]
+    claimed = [f"{question} {part.text}" if question else part.text for part in parts]
+    passages = corpus.find(claimed)
+    asked = [(passage, claim) for claim, found in zip(claimed, passages, strict=True) for passage in found]
     verdicts = iter(entailment(asked))
     return [
         _claim(part, [(passage, next(verdicts)) for passage in found])

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from evaluation.hallucination.claims import Claim
 from evaluation.hallucination.entailment import Entailment
 from evaluation.hallucination.self_consistency import entailment_scores, ngram_scores
 from evaluation.hallucination.semantic_entropy import by_entailment, by_wording, clusters, semantic_entropy
@@ -24,3 +25,12 @@ def entropy(question: str, samples: Sequence[str], entailment: Entailment | None
     """Semantic entropy of the samples; without an entailment model by their wording."""
     same = by_entailment(question, entailment) if entailment else by_wording
     return semantic_entropy(clusters(samples, same)) if samples else math.nan
+
+
+def of_claims(claims: Sequence[Claim]) -> dict[str, float]:
+    """Shares of an answer's claims that the corpus does not support, and that it contradicts; of no claims, none."""
+    n = max(1, len(claims))
+    return {
+        "unsupported": sum(claim.support != "supported" for claim in claims) / n,
+        "contradicted": sum(claim.support == "contradicted" for claim in claims) / n,
+    }

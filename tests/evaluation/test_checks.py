@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evaluation import checks
+from evaluation import checks, resampling
 from evaluation.checks import Checks
 from evaluation.hallucination.entailment import Verdict
 from evaluation.harness import Answer, Side
@@ -17,7 +17,7 @@ from evaluation.suites import evaluate
 from evaluation.task_sources import TaskSource
 from feedback.errors import UserError
 from feedback.versions import DatasetVersion
-from feedback.workspace import SETTINGS_FILE, EvaluationSettings, Workspace
+from feedback.workspace import SETTINGS_FILE, Workspace
 from training.launch import train
 from training.runs import Run
 
@@ -47,36 +47,37 @@ def answer(text: str) -> Answer:
     return Answer({"question": "Where?"}, "hash", "Where?", text, 0.5, {})
 
 
-def made(monkeypatch: pytest.MonkeyPatch, samples: Sequence[str], **given: Any) -> dict[str, float]:
+def made(monkeypatch: pytest.MonkeyPatch, workspace: Workspace, samples: Sequence[str]) -> dict[str, float]:
     """What the checks say of the answer "Rome." where these samples are drawn."""
-    monkeypatch.setattr(checks, "sample_encoded", lambda side, prompts, count, *_: [list(samples)] * len(prompts))
-    monkeypatch.setattr(checks, "_encoded", lambda side, prompt: [1])
+    monkeypatch.setattr(resampling, "sample_encoded", lambda side, prompts, count, *_: [list(samples)] * len(prompts))
+    monkeypatch.setattr(resampling, "_encoded", lambda side, prompt: [1])
     monkeypatch.setattr(TaskSource, "config", {"generation_kwargs": {"until": ["\n"]}})
-    (judged,) = Checks(BOTH, EvaluationSettings(**given)).judge(
+    (judged,) = Checks(BOTH, workspace).judge(
         Side("fake", type("Model", (), {"config": None}), None, nullcontext), TASK, [answer("Rome.")], 8, None, quiet
     )
     return judged.metrics
 
 
-def test_scores_are_those_of_the_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_are_those_of_the_methods(monkeypatch: pytest.MonkeyPatch, workspace: Workspace) -> None:
     import math
 
-    same = made(monkeypatch, ["Rome.\nQ: next", "Rome", "in Rome", "rome"])
+    same = made(monkeypatch, workspace, ["Rome.\nQ: next", "Rome", "in Rome", "rome"])
     # The answer's words are `rome` and `.`; the texts have 5 of the one, 2 of the other, and `in`: 8 in all.
     assert same["inconsistency"] == pytest.approx(-math.log(2 / 8))
     assert same["semantic_entropy"] == 0
-    varied = made(monkeypatch, ["Rome", "Oslo", "I don't know.", "I am not sure."])
+    varied = made(monkeypatch, workspace, ["Rome", "Oslo", "I don't know.", "I am not sure."])
     assert varied["semantic_entropy"] == pytest.approx(-(0.5 * math.log(0.5) + 0.5 * math.log(0.25)))
     assert "contradiction" not in varied
 
 
-def test_an_entailment_model_tells_contradiction(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entailment_model_tells_contradiction(monkeypatch: pytest.MonkeyPatch, workspace: Workspace) -> None:
     def verdicts(pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         assert all(text.startswith("Where? ") for pair in pairs for text in pair)
         return [Verdict(0.9, 0.0, 0.1) if one == two else Verdict(0.1, 0.0, 0.9) for one, two in pairs]
 
     monkeypatch.setattr(Checks, "entailment", staticmethod(verdicts))
-    found = made(monkeypatch, ["Rome.", "Rome.", "Oslo.", "Rome."], entailment="nli")
+    settings(workspace, 'entailment = "nli"')
+    found = made(monkeypatch, workspace, ["Rome.", "Rome.", "Oslo.", "Rome."])
     assert found["contradiction"] == pytest.approx((3 * 0.1 + 0.9) / 4)
     assert found["semantic_entropy"] == pytest.approx(0.5623, abs=1e-4)
 
@@ -104,13 +105,13 @@ def test_a_model_is_as_consistent_as_itself(workspace: Workspace, run: Run) -> N
 
 def test_what_was_drawn_is_not_drawn_again(workspace: Workspace, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
-    real = checks.sample_encoded
+    real = resampling.sample_encoded
 
     def counting(side: Side, prompts: Any, count: int, *rest: Any) -> list[list[str]]:
         drawn.append(count * len(prompts))
         return real(side, prompts, count, *rest)
 
-    monkeypatch.setattr(checks, "sample_encoded", counting)
+    monkeypatch.setattr(resampling, "sample_encoded", counting)
     settings(workspace, "samples = 2")
 
     def figures(**given: Any) -> list[tuple[float, float]]:

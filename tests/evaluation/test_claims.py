@@ -8,6 +8,7 @@ import pytest
 
 from evaluation.hallucination.claims import Corpus, check_claims, read_corpus
 from evaluation.hallucination.entailment import CrossEncoder, Verdict
+from evaluation.hallucination.scores import of_claims
 from feedback.errors import UserError
 
 PASSAGES = [
@@ -40,6 +41,23 @@ def test_claims_are_supported_contradicted_or_not_found() -> None:
     assert check_claims("  ", Corpus(PASSAGES), by_years) == []
 
 
+def test_a_claim_is_read_after_its_question_and_declining_claims_nothing() -> None:
+    asked: list[str] = []
+
+    def spy(pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        asked.extend(hypothesis for _, hypothesis in pairs)
+        return by_years(pairs)
+
+    (claim,) = check_claims("In 1882.", Corpus(PASSAGES), spy, "When was the lighthouse of Dunmere built?")
+    assert set(asked) == {"When was the lighthouse of Dunmere built? In 1882."}
+    assert (claim.support, claim.sentence.text) == ("supported", "In 1882.")
+    assert of_claims([claim]) == {"unsupported": 0, "contradicted": 0}
+    wrong = check_claims("In 1900. In 1882.", Corpus(PASSAGES), spy, "When was the lighthouse of Dunmere built?")
+    assert of_claims(wrong) == {"unsupported": 0.5, "contradicted": 0.5}
+    assert check_claims("I don't know.", Corpus(PASSAGES), spy) == []
+    assert of_claims([]) == {"unsupported": 0, "contradicted": 0}
+
+
 def test_the_passage_that_shares_most_comes_first_and_none_that_shares_nothing() -> None:
     (found, nothing) = Corpus(PASSAGES).find(["Who was Ada Kerr of Penrow?", "xylophone"], k=3)
     assert found[0] == PASSAGES[3]
@@ -64,7 +82,7 @@ def test_a_corpus_is_read_from_text_and_from_lines(tmp_path: Path) -> None:
         Corpus([])
 
 
-def _classifier(folder: Path, labels: list[str]) -> Path:
+def make_classifier(folder: Path, labels: list[str]) -> Path:
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
@@ -91,7 +109,7 @@ def test_a_cross_encoder_gives_the_models_own_probabilities_in_order(tmp_path: P
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    folder = _classifier(tmp_path / "nli", ["CONTRADICTION", "ENTAILMENT", "NEUTRAL"])
+    folder = make_classifier(tmp_path / "nli", ["CONTRADICTION", "ENTAILMENT", "NEUTRAL"])
     pairs = [("a b c", "d"), ("a", "b c d e f"), ("x " * 100, "y"), ("a", "a")]
     verdicts = CrossEncoder(str(folder), batch_size=2)(pairs)
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
@@ -105,7 +123,7 @@ def test_a_cross_encoder_gives_the_models_own_probabilities_in_order(tmp_path: P
 
 
 def test_a_model_that_is_none_of_entailment_is_refused(tmp_path: Path) -> None:
-    folder = _classifier(tmp_path / "other", ["positive", "negative"])
+    folder = make_classifier(tmp_path / "other", ["positive", "negative"])
     with pytest.raises(UserError, match="its classes are positive, negative"):
         CrossEncoder(str(folder))
     with pytest.raises(UserError, match="can't be loaded"):

@@ -44,7 +44,9 @@ def evaluate(
     ] = None,
     check: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A further check of the answers: consistency or semantic_entropy."),
+        typer.Option(
+            metavar="NAME", help="A further check of the answers: consistency, semantic_entropy, claims, grounded."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first so many items of each task only.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward pass.")] = 32,
