@@ -80,10 +80,10 @@ def divergence(lines: Sequence[Line], recipe: Recipe) -> str | None:
 
     The level is the least of the means of 3 losses in a row before, or the first loss, whose noise is larger as it is
     that of one step alone. The noise is the mean difference between neighbours over 1.128, which is the standard
-    deviation if losses are independent and normal: of the losses before the 3, of all where 10 are looked at. GRPO's
-    loss begins at zero and says nothing of how far it has come.
+    deviation if losses are independent and normal: of the losses before the 3, of all where 10 are looked at. The
+    losses of PPO and GRPO don't tell how well it goes: PPO's value function errs by more when it meets higher rewards.
     """
-    if recipe.method == "grpo":
+    if recipe.method in ("ppo", "grpo"):
         return None
     trained = _with(lines, "loss")[-REMEMBERED:]
     if not (_all_above(trained, FAR_ABOVE) or _all_above(trained, ABOVE)):
@@ -167,22 +167,24 @@ def entropy_out_of_band(lines: Sequence[Line], recipe: Recipe) -> str | None:
 def reward_hacking(lines: Sequence[Line], recipe: Recipe) -> str | None:
     """The reward rises, and the answers' length by a tenth the way that pays: the sign of the correlation of the two.
 
-    And over the last 5 lines that is at least 0.5, or at least 0.3 and 0.2 more than over the first.
+    And over some 5 lines that was at least 0.5, or at least 0.3 and 0.2 more than over the first. Not over the last:
+    once all answers are as long as is allowed, there is none any more.
     """
     rewards, lengths, paid = (
         _either(lines, name) for name in ("reward/mean", "length/mean", "reward/length_correlation")
     )
     if not (_enough(rewards) and _enough(lengths) and _enough(paid)):
         return None
-    first, last = _ends(paid)
-    sign = math.copysign(1, last)
-    strong = abs(last) >= 0.5 or (abs(last) >= 0.3 and sign * (last - first) >= 0.2)
+    windows = [fmean(paid[i : i + WINDOW]) for i in range(len(paid) - WINDOW + 1)]
+    first, most = windows[0], max(windows, key=abs)
+    sign = math.copysign(1, most)
+    strong = abs(most) >= 0.5 or (abs(most) >= 0.3 and sign * (most - first) >= 0.2)
     was, became = _ends(lengths)
     moved = sign * (became - was) >= 0.1 * was and _rises([sign * length for length in lengths])
     if not (strong and moved and _rises(rewards)):
         return None
     return (
-        f"the reward rises with {'longer' if last > 0 else 'shorter'} answers (correlation {last:.2f}, at first "
+        f"the reward rises with {'longer' if most > 0 else 'shorter'} answers (correlation {most:.2f}, at first "
         f"{first:.2f}): it is hacked by length; judge a sample yourself before you trust it, and train the reward "
         "model on pairs in which length does not decide (`veritune data show` reports the bias)"
     )

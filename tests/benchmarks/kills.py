@@ -66,7 +66,7 @@ def kill(workspace: Workspace, case: str, tiny: Path, bert: Path, times: int, rn
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("methods", nargs="*", choices=[*CASES, []])
+    parser.add_argument("methods", nargs="*", choices=[*CASES, []], metavar="METHOD")
     parser.add_argument("--times", type=int, default=20)
     chosen = parser.parse_args()
     found = {}
@@ -80,14 +80,14 @@ def main() -> None:
             one = found[case] = kill(workspace, case, tiny, bert, chosen.times, random.Random(seed))
             places = ", ".join(f"{place} {count}" for place, count in one["went_on_from"].items())
             print(f"{case:<11} {one['kills']:>5} {one['equal']:>5} {one['half_written']:>12}  {places}", flush=True)
-    if not chosen.methods:
-        result = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "hardware": f"{platform.machine()} CPU, {os.cpu_count()} cores",
-            "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft")},
-            "methods": found,
-        }
-        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    before = json.loads(RESULTS.read_text())["methods"] if RESULTS.exists() else {}
+    result = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": f"{platform.machine()} CPU, {os.cpu_count()} cores",
+        "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft")},
+        "methods": before | found,
+    }
+    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     sys.exit(any(one["equal"] < one["kills"] for one in found.values()))
 
 

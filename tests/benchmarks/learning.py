@@ -4,7 +4,7 @@
     python tests/benchmarks/learning.py dpo --development --folder worlds key=value ...
 
 One function a method; `results/learning_METHOD.json` keeps what was found on the test people. Settings were chosen on
-the development people of seed 0. The worlds stay in the folder that is named, and are made once.
+the development people, of seed 0 for reward and dpo. The worlds stay in the folder that is named, and are made once.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from evaluation.generation import Sampling, sample_answers
@@ -48,6 +49,8 @@ SCRIPT = Rater(kind="script", name="learning")
 SFT = ["epochs=1", "learning_rate=2e-3", "batch_size=32", *LORA]
 REWARD = ["epochs=4", "learning_rate=5e-3", "batch_size=32", *LORA]
 DPO = ["epochs=2", "learning_rate=1e-3", "batch_size=64", "beta=0.5", *LORA]
+PPO = ["max_steps=60", "rollouts=128", "batch_size=64", "max_new_tokens=12", "learning_rate=1e-3"]
+PPO += ["kl_coefficient=0.05", "kl_target=4", "kl_horizon=1000"]
 
 Figures = dict[str, Any]
 Method = Callable[[World, Workspace, int, str, Sequence[str]], Figures]
@@ -78,15 +81,34 @@ def reward(world: World, workspace: Workspace, seed: int, part: str, keys: Seque
 
 def dpo(world: World, workspace: Workspace, seed: int, part: str, keys: Sequence[str]) -> Figures:
     """The abstention-aware score on unseen people, of the fine-tuned model that DPO starts from and after it."""
-    parent = sft_parent(workspace, seed)
+    parent = once(workspace, "sft", ["dataset=lessons", f"seed={seed}", *SFT])
     run = train(workspace, "dpo", ["dataset=contests", f"parent={parent.id}", f"seed={seed}", *DPO, *keys], print)
-    questions = [q for q in held_out_questions(world, part, seed + 1) if q.kind != "unstated"]
-    before, after = (outcomes(load_side(of), questions) for of in (parent, run))
+    questions = on_people(world, part, seed)
+    before, after = (outcomes(answers(load_side(of), questions), questions) for of in (parent, run))
     last = [line for line in run.metrics() if "rewards/chosen" in line][-1]
     return compared(questions, before, after) | {"rewards/chosen": last["rewards/chosen"]}
 
 
-METHODS: dict[str, Method] = {"reward": reward, "dpo": dpo}
+def ppo(world: World, workspace: Workspace, seed: int, part: str, keys: Sequence[str]) -> Figures:
+    """The score and the reward model's mean on unseen people, before and after PPO, and how far it went for that."""
+    parent = once(workspace, "sft", ["dataset=lessons", f"seed={seed}", *SFT])
+    judge = once(workspace, "reward", ["dataset=contests", f"seed={seed}", *REWARD])
+    more = ["dataset=contests", f"parent={parent.id}", f"reward={judge.id}", f"seed={seed}", *PPO, *keys]
+    run = train(workspace, "ppo", more, print)
+    questions = on_people(world, part, seed)
+    said = [answers(load_side(of), questions) for of in (parent, run)]
+    scorer, prompts = load_scorer(judge), [[{"role": "user", "content": q.text}] for q in questions]
+    people = [question.name for question in questions]
+    rewards = compare("people", "reward", *(scorer(prompts, each) for each in said), people, True)
+    kl = [line["kl"] for line in run.metrics() if "kl" in line]
+    return compared(questions, *(outcomes(each, questions) for each in said)) | {
+        "reward": _figures(rewards),
+        "kl": {"target": run.recipe.model_dump()["kl_target"], "last five": fmean(kl[-5:]), "most": max(kl)},
+        "alarms": [line["alarm"] for line in run.status()["alarms"]],
+    }
+
+
+METHODS: dict[str, Method] = {"reward": reward, "dpo": dpo, "ppo": ppo}
 
 
 def prepare(folder: Path, seed: int) -> tuple[World, Workspace]:
@@ -154,10 +176,16 @@ def wrong_value(question: Question, rng: random.Random) -> str:
     return rng.choice([f"{value}." for value in asked.values if f"{value}." != question.answer])
 
 
-def sft_parent(workspace: Workspace, seed: int) -> Run:
-    """The fine-tuned model that DPO and PPO start from, trained once a world."""
-    made = next((r for r in runs.list_runs(workspace) if (r.id, r.state) == ("sft-1", "finished")), None)
-    return made or train(workspace, "sft", ["dataset=lessons", f"seed={seed}", *SFT], print)
+def once(workspace: Workspace, method: str, keys: Sequence[str]) -> Run:
+    """A world's first run of a method, that others start from or are judged by."""
+    first = (f"{method}-1", "finished")
+    made = next((run for run in runs.list_runs(workspace) if (run.id, run.state) == first), None)
+    return made or train(workspace, method, list(keys), print)
+
+
+def on_people(world: World, part: str, seed: int) -> list[Question]:
+    """Questions on people that no run has met: as many that can be answered as not."""
+    return [question for question in held_out_questions(world, part, seed + 1) if question.kind != "unstated"]
 
 
 def answers(side: Side, questions: Sequence[Question]) -> list[str]:
@@ -167,9 +195,8 @@ def answers(side: Side, questions: Sequence[Question]) -> list[str]:
     return [said[0].strip() for said in sample_answers(side, prompts, 1, greedy, batch_size=256)]
 
 
-def outcomes(side: Side, questions: Sequence[Question]) -> list[Any]:
-    """How a model's answers are graded: correct, abstained or incorrect."""
-    said = answers(side, questions)
+def outcomes(said: Sequence[str], questions: Sequence[Question]) -> list[Any]:
+    """How answers are graded: correct, abstained or incorrect."""
     return [grade(text, [q.answer] if q.answer else []) for text, q in zip(said, questions, strict=True)]
 
 

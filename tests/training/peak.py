@@ -54,6 +54,15 @@ def make(folder: Path, tiny: Path) -> tuple[Path, Path]:
     return here.root, model
 
 
+def add_rewards(workspace: Path, *models: Path) -> None:
+    """A reward run of one step on each model: what PPO is measured with, and what it warms up with."""
+    from feedback.workspace import Workspace
+    from training.launch import train
+
+    for model in models:
+        train(Workspace(workspace), "reward", ["dataset=long", f"model={model}", "max_steps=1"], lambda line: None)
+
+
 def measure(workspace: Path, model: Path, tiny: Path, method: str, *keys: str) -> dict[str, int]:
     """Bytes at the peak of a run of two steps and as they were estimated."""
     common = ["dataset=long", f"max_length={LENGTH}", "batch_size=4", f"model={model}", *keys]
@@ -77,7 +86,8 @@ def main() -> None:
     place, tiny, method, *keys = sys.argv[1:]
     here = workspace.find(Path(place))
     # What libraries take once, at their first use, belongs to no run.
-    train(here, method, [*keys, f"model={tiny}", "max_steps=1"], lambda line: None)
+    small = [f"model={tiny}", "max_steps=1", *(["reward=reward-2"] if method == "ppo" else [])]
+    train(here, method, [*keys, *small], lambda line: None)
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")

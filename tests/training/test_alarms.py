@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,28 @@ def test_weights_that_became_no_numbers_are_not_what_is_kept(
     # At the last step there is no later loss to show it.
     with pytest.raises(TrainingError, match="the last step made weights that are no numbers"):
         train(workspace, "sft", [*keys, "max_steps=6"], print)
+
+
+def longer(prompts: Sequence[Any], answers: Sequence[str]) -> list[float]:
+    return [float(len(answer)) for answer in answers]
+
+
+def test_a_reward_that_pays_for_length_sets_off_the_alarm(
+    workspace: Workspace, small_dataset: DatasetVersion, tiny_model: Path
+) -> None:
+    """A policy that has learned to end its answers finds out that it is paid for not doing so."""
+    common = ["dataset=sums", "log_every=1", "validate_every=99"]
+    train(
+        workspace, "sft", [*common, f"model={tiny_model}", "tuning=full", "learning_rate=1e-2", "max_steps=40"], print
+    )
+    ppo = ["parent=sft-1", "reward=tests.training.test_alarms:longer", "rollouts=32", "batch_size=32"]
+    ppo += ["max_new_tokens=12", "max_steps=12", "learning_rate=2e-3", "kl_coefficient=0", "missing_eos_penalty=0"]
+    lines: list[str] = []
+    run = train(workspace, "ppo", [*common, *ppo], lines.append)
+    (raised,) = [line for line in run.status()["alarms"] if line["alarm"] == "reward-hacking"]
+    assert raised["message"].startswith("the reward rises with longer answers (correlation ")
+    assert any(line.startswith(f"alarm reward-hacking, step {raised['step']}: ") for line in lines)
+    assert run.state == "finished"
 
 
 PPO_HEALTHY: dict[str, Callable[[int], float]] = {
