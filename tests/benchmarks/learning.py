@@ -32,7 +32,8 @@ from feedback.curation.intervals import wilson
 from feedback.database import Database
 from feedback.schema import Candidate, Demonstration, Judgement, Rater, Response, user_message
 from feedback.workspace import SETTINGS_FILE, Workspace
-from training import models, runs
+from training import agreement, models, runs
+from training.batches import encode
 from training.launch import train
 from training.reward_quality import longer_is_better
 from training.runs import Run
@@ -84,9 +85,13 @@ def dpo(world: World, workspace: Workspace, seed: int, part: str, keys: Sequence
     parent = once(workspace, "sft", ["dataset=lessons", f"seed={seed}", *SFT])
     run = train(workspace, "dpo", ["dataset=contests", f"parent={parent.id}", f"seed={seed}", *DPO, *keys], print)
     questions = on_people(world, part, seed)
-    before, after = (outcomes(answers(load_side(of), questions), questions) for of in (parent, run))
+    sides = [load_side(of) for of in (parent, run)]
+    said = [answers(side, questions) for side in sides]
     last = [line for line in run.metrics() if "rewards/chosen" in line][-1]
-    return compared(questions, before, after) | {"rewards/chosen": last["rewards/chosen"]}
+    return compared(questions, *(outcomes(each, questions) for each in said)) | {
+        "rewards/chosen": last["rewards/chosen"],
+        "kl": moved(*sides, questions, said[1]),
+    }
 
 
 def ppo(world: World, workspace: Workspace, seed: int, part: str, keys: Sequence[str]) -> Figures:
@@ -214,6 +219,15 @@ def compared(questions: Sequence[Question], before: Sequence[Any], after: Sequen
             for side in (before, after)
         ]
     return {"score@0.75": _figures(compare("people", "score@0.75", *scores, people, True)), "shares": shares}
+
+
+def moved(before: Side, after: Side, questions: Sequence[Question], said: Sequence[str]) -> float:
+    """KL of a model from the one that it was, in nats an answer, along the answers that it gives."""
+    pairs = zip(questions, said, strict=True)
+    encoded = [encode(after.tokenizer, [{"role": "user", "content": q.text}], text) for q, text in pairs]
+    rows = [(prompt + answer, len(answer)) for prompt, answer in encoded]
+    found = agreement.compare(*(agreement.log_probabilities(side.model, rows) for side in (after, before)))
+    return found.kl * found.positions / len(rows)
 
 
 def _longer_wins(workspace: Workspace, tokenizer: Any) -> bool:
