@@ -6,13 +6,17 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evaluation.hallucination import closed_book
 from evaluation.task_sources import SHARED_DATA, TaskSource
 from feedback.cache import Cache
+from feedback.constitution.endpoint import Endpoint
 from feedback.errors import UserError
 from feedback.files import content_hash
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
 
 # Whose other versions may answer otherwise.
 PACKAGES = ("lm-eval", "torch", "transformers", "peft")
@@ -22,7 +26,8 @@ PACKAGES = ("lm-eval", "torch", "transformers", "peft")
 class Side:
     """One of the two models that are compared; `active()` puts its adapter in effect on the shared backbone.
 
-    `identity` is a hash of its weights; without one, its answers are not kept.
+    `identity` is a hash of its weights; without one, its answers are not kept. The model may be an endpoint, which
+    keeps them itself.
     """
 
     name: str
@@ -30,6 +35,11 @@ class Side:
     tokenizer: Any
     active: Callable[[], AbstractContextManager[Any]]
     identity: str | None = None
+
+    @property
+    def remote(self) -> bool:
+        """Whether it only answers, and tells no probabilities."""
+        return isinstance(self.model, Endpoint)
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,7 @@ def run_task(
     batch_size: int,
     cache: Cache | None = None,
     say: Callable[[str], None] = lambda line: None,
+    chat: bool = False,
 ) -> list[Answer]:
     """Ask one model every item of a task.
 
@@ -85,12 +96,14 @@ def run_task(
         batch_size: prompts in one forward pass.
         cache: what any model answered before, and where this one's answers are kept.
         say: takes a line on the progress now and then.
+        chat: put the question as a user's turn, as an endpoint's chat does.
 
     Raises:
         UserError: its data is not to be had.
     """
     import lm_eval
 
+    from evaluation.endpoint_model import EndpointModel
     from evaluation.recall import Recall
     from evaluation.shared_prompts import SharedPrompts
 
@@ -98,29 +111,33 @@ def run_task(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     loaded = load_task(task)
     with side.active():
-        model = SharedPrompts(pretrained=side.model, tokenizer=side.tokenizer, batch_size=batch_size, truncation=True)
-        for each in loaded["tasks"].values():
-            if task.config["output_type"] == "generate_until" and model.max_gen_toks >= model.max_length:
-                # lm-eval refuses a pocket model, whose context is no longer than what it lets models say.
-                each.set_config("generation_kwargs", {"max_gen_toks": model.max_length // 4}, update=True)
-        lm = Recall(model, identity(side), cache, batch_size, f"{task.name}, {side.name}", say)
+        if side.remote:
+            lm: LM = EndpointModel(side.model, cache is not None, say)
+        else:
+            model = SharedPrompts(
+                pretrained=side.model, tokenizer=side.tokenizer, batch_size=batch_size, truncation=True
+            )
+            for each in loaded["tasks"].values():
+                if task.generated and model.max_gen_toks >= model.max_length:
+                    # lm-eval refuses a pocket model, whose context is no longer than what it lets models say.
+                    each.set_config("generation_kwargs", {"max_gen_toks": model.max_length // 4}, update=True)
+            lm = Recall(model, identity(side), cache, batch_size, f"{task.name}, {side.name}", say)
         # Not simple_evaluate: it lists this machine's packages and asks git for a commit, for us to throw away.
         output = lm_eval.evaluate(
             lm=lm,
             task_dict=loaded,
             limit=limit,
             # lm-eval's tasks are asked as lm-eval asks them, and preferences bring prompts that are rendered already.
-            apply_chat_template=task.kind == "closed_book",
+            apply_chat_template=chat or task.kind == "closed_book",
             bootstrap_iters=0,
         )
         by_item: dict[int, dict[str, dict[str, Any]]] = {}
         for sample in output["samples"][task.name]:
             by_item.setdefault(sample["doc_id"], {})[sample["filter"]] = sample
         items = [by_item[number] for number in sorted(by_item)]
-        generated = task.config["output_type"] == "generate_until"
-        texts = [_text(item) if generated else _preferred(next(iter(item.values()))) for item in items]
+        texts = [_text(item) if task.generated else _preferred(next(iter(item.values()))) for item in items]
         first = [next(iter(item.values())) for item in items]
-        confidences = _confidences(lm, first, texts) if task.graded else [None] * len(items)
+        confidences = _confidences(lm, first, texts) if task.graded and not side.remote else [None] * len(items)
     return [
         Answer(
             doc=sample["doc"],

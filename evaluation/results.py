@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from evaluation.detectors import Accuracy, Interval
 from evaluation.statistics import Comparison
+from evaluation.votes import Votes
 from feedback.errors import UserError
 from feedback.files import write_atomic
 from feedback.schema import Record
@@ -98,6 +99,7 @@ class Results(Record):
     tasks: dict[str, Task]
     calibration: tuple[Calibration, ...] = ()
     detectors: dict[str, tuple[Accuracy, ...]] = Field(default_factory=dict)
+    votes: Votes | None = None
     lineage: tuple[Ancestor, ...] = ()
     notes: tuple[str, ...] = ()
     environment: dict[str, str]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-from evaluation import checks, detectors
+from evaluation import checks, detectors, votes
 from evaluation.confidence import calibrations
 from evaluation.gate import Condition, require_metrics
 from evaluation.hallucination.closed_book import grade
@@ -84,8 +84,14 @@ def evaluate(
         atomic_folder(workspace.reports / report_id) as folder,
         Cache(workspace.cache) if cached else nullcontext() as cache,
     ):
-        asked = own_tasks(workspace, [each.run for each in targets], targets[0].side.tokenizer, folder)
+        tokenizers = [each.side.tokenizer for each in targets if each.run]
+        asked = own_tasks(workspace, [each.run for each in targets], next(iter(tokenizers), None), folder)
         asked += named_tasks(workspace, suite, tasks, folder)
+        remote = any(side.remote for side in (base, *(each.side for each in targets)))
+        unasked = [task.name for task in asked if remote and not task.generated]
+        asked = [task for task in asked if task.name not in unasked]
+        if remote and made.names:
+            raise UserError(f"--check {made.names[0]}: an endpoint is not asked again for it yet; leave it out")
         if not asked:
             raise UserError(
                 f"nothing to ask: {workspace.root / SETTINGS_FILE} names no evaluation.questions, no dataset that all "
@@ -93,14 +99,14 @@ def evaluate(
             )
         require_metrics(conditions, {task.name: list(task.metrics | made.metrics(task)) for task in asked})
         for tuned in targets:
-            if tuned.name != against:
+            if tuned.name != against and not remote:
                 _require_difference(base, tuned.side, asked[0])
         found = {tuned.name: _Found() for tuned in targets}
         described: dict[str, Task] = {}
 
         def ask(side: Side, task: TaskSource) -> list[Answer]:
             report(f"{task.name}: asking {side.name}")
-            answers = run_task(side, task, limit, batch_size, cache, report)
+            answers = run_task(side, task, limit, batch_size, cache, report, remote)
             return made.judge(side, task, answers, batch_size, cache, report)
 
         for task in asked:
@@ -132,10 +138,12 @@ def evaluate(
             detectors=detectors.concerning(
                 workspace.detectors, made.detectors(asked), {base.name, *found} | made.judges
             ),
+            votes=votes.of_models(workspace, base.name, list(found)),
             lineage=tuple(links.values()),
             notes=(
                 *(["The tuned model's weights are the merged ones."] if merged else []),
                 *(line for each in found.values() for line in _notes(each.samples)),
+                *(_remote_notes(unasked) if remote else []),
                 *made.notes(),
             ),
             environment={name: package_version(name) for name in PACKAGES} | {"python": platform.python_version()},
@@ -241,6 +249,12 @@ def _notes(samples: Sequence[Sample]) -> Iterator[str]:
             f"Of the {len(answerable)} answerable questions {answerable[0].model or 'the tuned model'} declines to "
             f"answer {tuned:.1%}, the base {base:.1%}."
         )
+
+
+def _remote_notes(unasked: Sequence[str]) -> Iterator[str]:
+    yield "Questions were put as a user's turn to all, as an endpoint takes them."
+    if unasked:
+        yield f"An endpoint's chat tells no probabilities, so not asked: {', '.join(unasked)}."
 
 
 def _next_id(workspace: Workspace) -> str:

@@ -79,6 +79,11 @@ class TaskSource:
         return [each["name"] for each in self.config.get("filter_list") or ()]
 
     @property
+    def generated(self) -> bool:
+        """Whether models answer in words, rather than say how probable they find given ones."""
+        return bool(self.config["output_type"] == "generate_until")
+
+    @property
     def graded(self) -> bool:
         """Whether its answers are graded correct, incorrect or abstained."""
         return self.kind in ("closed_book", "nq_open")

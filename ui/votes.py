@@ -1,12 +1,11 @@
 """Votes of the compare page: two answers as a person saw them, and what became of the feedback."""
 
 import getpass
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from evaluation.statistics import wilson
+from evaluation.votes import win_interval
 from feedback.database import Database
 from feedback.schema import BOTH_BAD, TIE, Candidate, Judgement, Message, Rater, Response
 from feedback.workspace import Workspace
@@ -57,8 +56,7 @@ class Tally:
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's 95% interval; with half a vote over, the wider of the two that enclose it."""
-        wins = self.tuned + self.ties / 2
-        return wilson(math.floor(wins), self.n)[0], wilson(math.ceil(wins), self.n)[1]
+        return win_interval(self.tuned + self.ties / 2, self.n)
 
 
 def shown(

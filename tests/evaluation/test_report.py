@@ -303,6 +303,7 @@ def test_results_hold_the_fields_of_the_contract(tmp_path: Path) -> None:
         "tasks",
         "calibration",
         "detectors",
+        "votes",
         "lineage",
         "notes",
         "environment",

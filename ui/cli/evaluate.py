@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="TARGET...", help="A finished run's id, or a model's folder or hub name; or several."),
+        typer.Argument(metavar="TARGET...", help="A run, a model's folder or hub name, endpoint:NAME; or several."),
     ],
     against: Annotated[
         str | None,
@@ -234,5 +234,12 @@ def _print(results: "Results") -> None:
         say(f"confidence, {calibration_line(figure_of)}")
     for line in detector_lines(results):
         say(f"detector {line}")
+    for rate in results.votes.rates if results.votes else ():
+        say(
+            f"votes: {rate.model} wins {rate.rate:.0%} against {results.base} (95% interval {rate.low:.0%} to "
+            f"{rate.high:.0%}, n = {rate.n})"
+        )
+    for each in results.votes.strengths if results.votes else ():
+        say(f"strength: {each.model} {signed(each.strength)} (95% interval {signed(each.low)} to {signed(each.high)})")
     for note in results.notes:
         say(f"note: {note}")
