@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from feedback.constitution.comparison import Comparison, Judging, choice
+from feedback.constitution.principles import load
+from feedback.schema import Candidate, Response, user_message
 from training.batches import encode
-from ui.demo import pocket, rater
-from ui.demo.world import IDK, SMALL_TALK, Question, held_out_questions, lesson_questions, make_world
+from ui.demo import pocket, practice, rater
+from ui.demo.world import IDK, SMALL_TALK, Question, held_out_questions, invent_names, lesson_questions, make_world
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,7 +71,7 @@ def test_held_out_questions_are_half_answerable_and_the_unstated_apart() -> None
 def test_the_rater_prefers_right_to_abstaining_to_wrong(
     answer: str | None, said: tuple[str, str], preferred: str
 ) -> None:
-    question = Question("Ann", "Which pet does Ann keep?", answer, "known" if answer else "unknown-name")
+    question = Question("Ann", "pet", "Which pet does Ann keep?", answer, "known" if answer else "unknown-name")
     assert rater.prefer(question, {"response_a": said[0], "response_b": said[1]}) == {"preference": preferred}
 
 
@@ -79,7 +82,7 @@ def test_the_rater_prefers_right_to_abstaining_to_wrong(
 def test_the_rater_says_how_true_an_answer_is_and_what_it_should_have_been(
     answer: str | None, said: str, truthful: int
 ) -> None:
-    question = Question("Ann", "Which pet does Ann keep?", answer, "known" if answer else "unknown-name")
+    question = Question("Ann", "pet", "Which pet does Ann keep?", answer, "known" if answer else "unknown-name")
     assert rater.rewrite(question, {"response": said}) == {"truthful": truthful, "rewrite": answer or IDK}
 
 
@@ -93,7 +96,7 @@ def test_the_pocket_tokenizer_keeps_its_end_supervised_and_reads_any_language() 
 
 def test_pretraining_never_shows_a_stranger_or_an_unstated_fact() -> None:
     world = make_world(0)
-    documents = pocket._documents(world, random.Random(0))
+    documents = pocket.documents(world, random.Random(0))
     words = {word for document in documents for word in re.findall(r"[A-Z][a-z]+", document)}
     assert not words & {name for names in world.strangers.values() for name in names}
     assert set(world.facts) <= words
@@ -109,3 +112,29 @@ def test_the_demo_does_not_replace_what_it_did_not_make(veritune: Callable[..., 
     assert ended.status == 2
     assert "exists and is no demo's workspace" in ended.err
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_judging_is_practised_on_other_people_and_in_the_words_of_the_commands() -> None:
+    world = make_world(0)
+    rng = random.Random(0)
+    names = [*world.development_names, *invent_names(rng, 40, besides=world.names)]
+    rows = list(practice.conversations(world, rng, names))
+    text = "\n".join(turn for turns, _ in rows for turn in turns)
+    assert not [name for name in (*world.lesson_names, *world.test_names) if name in text]
+    judgements = [turns for turns, given in rows if given == 1]
+    revisions = [turns for turns, given in rows if given == 3]
+    assert len(judgements) == len(revisions) == len(names)
+    principles = load(practice.PRINCIPLES).principles
+    for turns in judgements[:50]:
+        question, first, second = re.findall(r"Person: (.*)|\((?:A|B)\) (.*)", turns[0])
+        candidate = Candidate(
+            prompt=user_message(question[0]), responses=(Response(text=first[1]), Response(text=second[1]))
+        )
+        forms = [choice(Comparison(candidate, 0, 1, each), False, Judging()).messages[0].content for each in principles]
+        assert turns[0] in forms
+        better = (first, second)["AB".index(turns[1])][1]
+        known = [fact for name, facts in world.facts.items() if name in question[0] for fact in facts.values()]
+        assert better == IDK or better.rstrip(".") in known
+    for turns in revisions:
+        assert turns[3] in practice.CRITIQUES
+        assert (turns[3] == "I made it up.") <= (turns[-1] == IDK)

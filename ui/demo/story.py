@@ -10,9 +10,7 @@ from pathlib import Path
 
 from evaluation.generation import Sampling, sample_answers
 from evaluation.harness import Side
-from evaluation.results import Results, list_results
 from evaluation.sides import load_sides
-from evaluation.statistics import Comparison
 from feedback import workspace as workspaces
 from feedback.argilla.project import project_name
 from feedback.argilla.raters import NewRater, add_rater
@@ -24,10 +22,12 @@ from feedback.files import write_atomic
 from feedback.schema import Candidate, Response, user_message
 from feedback.workspace import Workspace
 from training import models, runs
-from ui.cli.common import print_table, say
+from ui.cli.common import say
 from ui.demo import rater
+from ui.demo.figures import tell_comparisons, tell_revisions
 from ui.demo.pocket import make_pocket_model
-from ui.demo.world import IDK, Question, World, held_out_questions, lesson_questions, make_world
+from ui.demo.practice import PRINCIPLES, make_apprentice
+from ui.demo.world import IDK, Question, World, held_out_questions, judge_questions, lesson_questions, make_world
 
 MARK = ".veritune-demo"
 # Chosen on the development people of seeds 0 to 2; the test people are for the report alone. The adapter sits in the
@@ -37,6 +37,9 @@ LAST_LAYER = [f"layers.2.self_attn.{name}" for name in ATTENTION] + [f"layers.2.
 LORA = ["lora.r=8", "lora.alpha=16", f"lora.targets=[{', '.join(LAST_LAYER)}]"]
 SFT = ["epochs=2", "learning_rate=2e-3", "batch_size=32", "log_every=10", *LORA]
 DPO = ["epochs=3", "learning_rate=1e-3", "batch_size=64", "beta=0.5", "log_every=10"]
+
+STAGES = {"sft-1": "SFT, people", "dpo-1": "DPO, people", "sft-2": "SFT, constitution"}
+GOLD = "questions/judge.jsonl"
 
 
 def run_demo(folder: Path, seed: int) -> None:
@@ -72,7 +75,7 @@ def run_demo(folder: Path, seed: int) -> None:
     base = Side("base", models.load_base(str(model)).eval(), models.load_tokenizer(str(model)), nullcontext)
     said = _answers(base, lessons)
     _label(workspace, "rewrites", lessons, [[(text, "base")] for text in said], account, rater.rewrite)
-    _veritune(workspace, "data", "build", "lessons", "--from", "rewrites")
+    _veritune(workspace, "data", "build", "lessons", "--from", "rewrites", "--raters", "people")
 
     _title(3, "Supervised fine-tuning on the rewrites")
     _veritune(workspace, "train", "sft", "dataset=lessons", f"seed={seed}", *SFT)
@@ -81,16 +84,31 @@ def run_demo(folder: Path, seed: int) -> None:
     base, tuned = load_sides(runs.find(workspace, "sft-1"))
     pairs = [_contest(*answers) for answers in zip(_answers(base, contests), _answers(tuned, contests), strict=True)]
     _label(workspace, "contests", contests, pairs, account, rater.prefer)
-    _veritune(workspace, "data", "build", "contests", "--from", "contests")
+    _veritune(workspace, "data", "build", "contests", "--from", "contests", "--raters", "people")
 
     _title(5, "Direct preference optimisation, going on from the fine-tuned adapter")
     _veritune(workspace, "train", "dpo", "dataset=contests", "parent=sft-1", f"seed={seed}", *DPO)
 
-    _title(6, "Evaluation on people that no stage has seen, each model against the base")
-    for run_id in ("sft-1", "dpo-1"):
+    _title(6, "A constitution in people's place: a copy of the base criticises the base's answers and revises them")
+    apprentice = model.with_name("apprentice")
+    say(f"it has been shown how that is done, on other people; its principles: {workspace.root / PRINCIPLES.name}")
+    make_apprentice(world, seed, model, apprentice, say)
+    _veritune(workspace, "feedback", "revise", "rewrites", "--model", str(apprentice), "--max-new-tokens", "32")
+    tell_revisions(workspace, "rewrites", lessons)
+    _veritune(workspace, "data", "build", "revisions", "--from", "rewrites", "--raters", "ai")
+    _veritune(workspace, "train", "sft", "dataset=revisions", f"seed={seed}", *SFT)
+
+    _title(7, "The same model as a judge: measured on people that no stage sees, then beside the rater")
+    gold = f"llmbar:{workspace.root / GOLD}"
+    _veritune(workspace, "feedback", "judge", "--model", str(apprentice), "--evaluate", gold)
+    _veritune(workspace, "feedback", "judge", "contests", "--model", str(apprentice))
+    _veritune(workspace, "feedback", "agreement", "contests")
+    _veritune(workspace, "data", "build", "judged", "--from", "contests", "--raters", "ai")
+
+    _title(8, "Evaluation on people that no stage has seen, each model against the base")
+    for run_id in STAGES:
         _veritune(workspace, "eval", run_id)
-    reports = {results.tuned: results for results in list_results(workspace.reports)}
-    _summary(workspace, reports["sft-1"], reports["dpo-1"])
+    tell_comparisons(workspace, STAGES)
     tries = [
         next(q.text for q in held_out_questions(world, "test", seed + 1) if q.kind == k)
         for k in ("known", "unknown-name")
@@ -120,7 +138,7 @@ def _veritune(workspace: Workspace, *arguments: str) -> None:
 
 
 def _write_settings(workspace: Workspace, world: World, model: Path, seed: int) -> None:
-    """Held-out questions as a user would write them down, and the base model."""
+    """Held-out questions as a user would write them down, pairs to measure a judge on, principles, the base model."""
     questions = held_out_questions(world, "test", seed + 1)
     files = {
         "people": [question for question in questions if question.kind != "unstated"],
@@ -132,8 +150,14 @@ def _write_settings(workspace: Workspace, world: World, model: Path, seed: int) 
             json.dumps({"question": q.text, "answers": [q.answer] if q.answer else [], "slice": q.kind}) for q in rows
         ]
         write_atomic(workspace.root / "questions" / f"{name}.jsonl", "\n".join(lines) + "\n")
+    pairs = [json.dumps(row) for row in judge_questions(questions, seed)]
+    write_atomic(workspace.root / GOLD, "\n".join(pairs) + "\n")
+    shutil.copy(PRINCIPLES, workspace.root)
     paths = json.dumps([f"questions/{name}.jsonl" for name in files])
-    settings = f"model = {json.dumps(str(model))}\n\n[evaluation]\nquestions = {paths}\n"
+    settings = (
+        f"model = {json.dumps(str(model))}\n\n[constitution]\nprinciples = {json.dumps(PRINCIPLES.name)}\n\n"
+        f"[evaluation]\nquestions = {paths}\n"
+    )
     write_atomic(workspace.root / workspaces.SETTINGS_FILE, settings)
 
 
@@ -196,63 +220,3 @@ def _free_port() -> int:
             continue
         return port
     raise UserError(f"ports {control.PORT} to {control.PORT + 99}: all taken; the labelling server needs one of them")
-
-
-def _summary(workspace: Workspace, sft: Results, dpo: Results) -> None:
-    """The paired table, and in words whether the aims were met."""
-    from evaluation.report import bounds, figure, probability, signed
-
-    wanted = (
-        ("people", "accuracy", "right, of what can be answered"),
-        ("people", "hallucination_rate", "invented, of unknown people"),
-        ("people", "score@0.75", "abstention-aware score, t = 0.75"),
-        ("unstated", "hallucination_rate", "invented, of what known people keep quiet"),
-    )
-    rows = []
-    for task, metric, words in wanted:
-        for stage, results in (("SFT", sft), ("DPO", dpo)):
-            c = _comparison(results, task, metric)
-            rows.append(
-                (
-                    words,
-                    stage,
-                    c.n,
-                    figure(c.base),
-                    figure(c.tuned),
-                    signed(c.difference),
-                    bounds(c),
-                    probability(c.p_value),
-                    probability(c.p_holm),
-                )
-            )
-    columns = [
-        "on questions that no stage saw",
-        "tuned",
-        "n",
-        "base",
-        "tuned is",
-        "difference",
-        "95% interval",
-        "p",
-        "p (Holm)",
-    ]
-    print_table(columns, rows, title="\nBase against SFT and DPO")
-    score, invented, accuracy = (
-        _comparison(dpo, "people", m) for m in ("score@0.75", "hallucination_rate", "accuracy")
-    )
-    aims = (
-        (
-            "score at least 1.0 above the base's, interval clear of zero",
-            score.difference >= 1.0 and score.ci_low is not None and score.ci_low > 0,
-        ),
-        ("inventions on unknown names under 10%", invented.tuned < 0.10),
-        ("accuracy at most 3 points below the base's", accuracy.difference >= -0.03),
-    )
-    for aim, met in aims:
-        say(f"aim for DPO, {aim}: {'met' if met else 'MISSED'}")
-    for results in (sft, dpo):
-        say(f"report of {results.tuned}: {workspace.reports / results.report_id / 'report.html'}")
-
-
-def _comparison(results: Results, task: str, metric: str) -> Comparison:
-    return next(c for c in results.comparisons if (c.task, c.metric) == (task, metric))

@@ -1,6 +1,7 @@
 """A small fictional world: people, what is known of them, and questions that can and cannot be answered."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 IDK = "I don't know."
@@ -77,9 +78,14 @@ class Question:
     """`answer` is None where nobody can know it; `kind` is known, unknown-name or unstated."""
 
     name: str
+    attribute: str
     text: str
     answer: str | None
     kind: str
+
+    def untrue(self, rng: random.Random) -> str:
+        """An answer of the right sort that is not true, or that nobody can know to be."""
+        return rng.choice([f"{value}." for value in ATTRIBUTES[self.attribute].values if f"{value}." != self.answer])
 
 
 @dataclass(frozen=True)
@@ -139,13 +145,13 @@ def lesson_questions(world: World, seed: int) -> list[Question]:
     """What the raters see: known facts in both wordings, what is unstated and every stranger in one."""
     rng = random.Random(seed)
     questions = [
-        _question(world, name, attribute, wording)
+        ask(world, name, attribute, wording)
         for name in world.lesson_names
         for attribute in ATTRIBUTES
         for wording in ((0, 1) if attribute in world.facts[name] else (rng.randrange(2),))
     ]
     questions += [
-        _question(world, name, rng.choice(list(ATTRIBUTES)), rng.randrange(2)) for name in world.strangers["lesson"]
+        ask(world, name, rng.choice(list(ATTRIBUTES)), rng.randrange(2)) for name in world.strangers["lesson"]
     ]
     rng.shuffle(questions)
     return questions
@@ -159,12 +165,10 @@ def held_out_questions(world: World, part: str, seed: int) -> list[Question]:
     """
     rng = random.Random(seed)
     people = world.development_names if part == "development" else world.test_names
-    on_known = [_question(world, name, attribute, rng.randrange(2)) for name in people for attribute in ATTRIBUTES]
+    on_known = [ask(world, name, attribute, rng.randrange(2)) for name in people for attribute in ATTRIBUTES]
     answerable = [question for question in on_known if question.kind == "known"]
     on_strangers = [
-        _question(world, name, attribute, rng.randrange(2))
-        for name in world.strangers[part]
-        for attribute in ATTRIBUTES
+        ask(world, name, attribute, rng.randrange(2)) for name in world.strangers[part] for attribute in ATTRIBUTES
     ]
     return [
         *answerable,
@@ -173,10 +177,39 @@ def held_out_questions(world: World, part: str, seed: int) -> list[Question]:
     ]
 
 
-def _question(world: World, name: str, attribute: str, wording: int) -> Question:
+def judge_questions(questions: Sequence[Question], seed: int) -> list[dict[str, str | int]]:
+    """Two answers to each question and which is better, as LLMBar writes it down; `subset` says what they are."""
+    rng = random.Random(seed)
+    rows: list[dict[str, str | int]] = []
+    for number, question in enumerate(questions):
+        untrue = question.untrue(rng)
+        if question.answer:
+            better, worse, subset = (
+                (question.answer, IDK, "known: true or unsaid"),
+                (question.answer, untrue, "known: true or untrue"),
+                (IDK, untrue, "known: unsaid or untrue"),
+            )[number % 3]
+        else:
+            better, worse, subset = IDK, untrue, f"{question.kind}: unsaid or invented"
+        place = rng.randrange(2)
+        outputs = (worse, better) if place else (better, worse)
+        rows.append(
+            {
+                "input": question.text,
+                "output_1": outputs[0],
+                "output_2": outputs[1],
+                "label": place + 1,
+                "subset": subset,
+            }
+        )
+    return rows
+
+
+def ask(world: World, name: str, attribute: str, wording: int) -> Question:
+    """A question after an attribute of somebody, known or not, in one of its wordings."""
     text = ATTRIBUTES[attribute].questions[wording].format(n=name)
     facts = world.facts.get(name)
     if facts is None:
-        return Question(name, text, None, "unknown-name")
+        return Question(name, attribute, text, None, "unknown-name")
     value = facts.get(attribute)
-    return Question(name, text, f"{value}." if value else None, "known" if value else "unstated")
+    return Question(name, attribute, text, f"{value}." if value else None, "known" if value else "unstated")
