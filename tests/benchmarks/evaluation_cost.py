@@ -1,4 +1,4 @@
-"""What it costs to evaluate base and tuned together: python tests/benchmarks/evaluation.py"""
+"""What it costs to evaluate base and tuned together: python tests/benchmarks/evaluation_cost.py"""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from evaluation.harness import Side, run_task
 from evaluation.task_sources import TaskSource, named_source
 
-RESULTS = Path(__file__).parent / "results" / "evaluation.json"
+RESULTS = Path(__file__).parent / "results" / "evaluation_cost.json"
 DATA = Path(__file__).parents[3] / "shared" / "data"
 FILES = {
     "truthfulqa": "truthfulqa/TruthfulQA.csv",
