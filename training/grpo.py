@@ -25,6 +25,8 @@ class Trainer(RunTrainer, GRPOTrainer):
     The reference is the base with the adapter off, or a frozen copy of the parent's adapter.
     """
 
+    told = ("reward", "completions/mean_length")
+
 
 def of_conversations(reward: Reward) -> Any:
     """A reward as TRL calls it, with the answers as messages."""

@@ -17,7 +17,7 @@ from tests.training import peak
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 # Four roles, whose answers make rows as long as SFT's.
-PPO = ("ppo", "reward=reward-1", "max_new_tokens=240", "rollouts=8", "ppo_epochs=1")
+PPO = ("ppo", "reward=reward-1", "max_new_tokens=240", "rollouts=32", "ppo_epochs=1")
 CHECKPOINTING = "gradient_checkpointing=true"
 CASES = [
     ("sft",),

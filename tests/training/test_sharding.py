@@ -52,9 +52,11 @@ def test_deepspeed_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         (["optimizer=adamw-8bit"], "does not go with optimizer=adamw-8bit"),
         (["discriminative=2.6"], "does not go with discriminative=2.6"),
         (["gradual_unfreezing=true"], "does not go with gradual_unfreezing=true"),
+        (["sharding=zero3", "early_stopping=2"], "zero3 does not go with early_stopping=2"),
     ],
 )
-def test_what_does_not_go_together(keys: list[str], named: str) -> None:
+def test_what_does_not_go_together(keys: list[str], named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharding, "find_spec", lambda name: name)
     (line,) = sharding.mistakes(recipe("sharding=fsdp", *keys), cuda=True)
     assert named in line
 

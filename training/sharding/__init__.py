@@ -43,6 +43,8 @@ def mistakes(recipe: Recipe, cuda: bool) -> Iterator[str]:
         f"optimizer={recipe.optimizer}": recipe.optimizer != "adamw",
         f"discriminative={recipe.discriminative:g}": recipe.discriminative != 1,
         "gradual_unfreezing=true": recipe.gradual_unfreezing,
+        # Parts of weights can't be set back to those of the best checkpoint.
+        f"early_stopping={recipe.early_stopping}": asked == "zero3" and recipe.early_stopping is not None,
     }.items():
         if unfit:
             yield f"sharding: {asked} does not go with {key}; leave one of them out"
@@ -64,6 +66,9 @@ def require(accelerator: "Accelerator", recipe: Recipe) -> None:
 def gathered(trainer: Any) -> dict[str, Any] | None:
     """A spread model's weights in one piece, in the first process; all must ask. None where it is in one piece."""
     if trainer.recipe.sharding == "none":
+        return None
+    if trainer.is_deepspeed_enabled and trainer.model_wrapped is trainer.model:
+        # There was nothing left to train, so it was never spread.
         return None
     weights: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     # Brought together they are copies of each other, which are written once.
