@@ -55,7 +55,11 @@ def test_bootstrap_is_bca_and_not_percentile() -> None:
     differences = np.random.default_rng(5).exponential(1, 20) ** 2
     _, low, high = statistics.paired_bootstrap(np.zeros(20), differences, list(range(20)))
     data = (differences,)
-    bca = scipy.stats.bootstrap(data, np.mean, n_resamples=10_000, rng=np.random.default_rng(1)).confidence_interval
+    level = 2 * scipy.stats.norm.cdf(scipy.stats.t.ppf(0.975, 19) * np.sqrt(20 / 19)) - 1
+    rng = np.random.default_rng(1)
+    bca = scipy.stats.bootstrap(
+        data, np.mean, confidence_level=level, n_resamples=10_000, rng=rng
+    ).confidence_interval
     plain = scipy.stats.bootstrap(data, np.mean, method="percentile", rng=np.random.default_rng(1)).confidence_interval
     assert abs(bca.high - plain.high) > 0.1
     assert high == pytest.approx(bca.high, abs=0.05)
@@ -66,14 +70,14 @@ def test_bootstrap_covers_the_truth_on_clustered_items() -> None:
     simulations, gain = 1000, 0.2
     covered = 0
     for seed in range(simulations):
-        base, tuned, clusters = clustered(1000 + seed, 60, gain)
+        base, tuned, clusters = clustered(1000 + seed, 100, gain)
         _, low, high = statistics.paired_bootstrap(base, tuned, clusters, resamples=1000, seed=seed)
         assert low is not None
         assert high is not None
         covered += low <= gain <= high
-    # 1,000 simulations of a 95% interval vary by 0.7 points (one standard error), and BCa at 60 clusters falls short
-    # by one or two: 93.2% here. Resampling items instead of clusters covers 76%.
-    assert 0.92 <= covered / simulations <= 0.97
+    # 1,000 simulations of a 95% interval vary by 0.7 points (one standard error); resampling items instead of clusters
+    # covers some 76%. tests/benchmarks/coverage_intervals.py has further settings, and those where it falls short.
+    assert 0.94 <= covered / simulations <= 0.96
 
 
 def test_bootstrap_repeats_itself_and_depends_on_its_seed() -> None:
@@ -239,4 +243,4 @@ def test_comparison_carries_the_fields_of_the_contract_in_order() -> None:
     assert comparison is not None
     fields = list(comparison.model_dump(mode="json"))
     assert fields[:10] == CONTRACT
-    assert fields[10:] == ["detectable", "higher_is_better", "slice"]
+    assert fields[10:] == ["detectable", "higher_is_better", "slice", "model"]
