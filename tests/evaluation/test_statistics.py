@@ -57,9 +57,7 @@ def test_bootstrap_is_bca_and_not_percentile() -> None:
     data = (differences,)
     level = 2 * scipy.stats.norm.cdf(scipy.stats.t.ppf(0.975, 19) * np.sqrt(20 / 19)) - 1
     rng = np.random.default_rng(1)
-    bca = scipy.stats.bootstrap(
-        data, np.mean, confidence_level=level, n_resamples=10_000, rng=rng
-    ).confidence_interval
+    bca = scipy.stats.bootstrap(data, np.mean, confidence_level=level, n_resamples=10_000, rng=rng).confidence_interval
     plain = scipy.stats.bootstrap(data, np.mean, method="percentile", rng=np.random.default_rng(1)).confidence_interval
     assert abs(bca.high - plain.high) > 0.1
     assert high == pytest.approx(bca.high, abs=0.05)
