@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -52,7 +51,7 @@ def kill(workspace: Workspace, case: str, tiny: Path, bert: Path, times: int, rn
             seconds = time.monotonic() - began
             continue
         process.join(rng.uniform(0, seconds))
-        os.kill(process.pid or 0, signal.SIGKILL)
+        process.kill()
         process.join()
         if run.state == "finished":
             continue
@@ -74,10 +73,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["VERITUNE_QUEUE"] = str(Path(folder) / "queue")
         tiny, bert = make_tiny_model(Path(folder) / "tiny"), make_tiny_bert(Path(folder) / "bert")
-        for seed, case in enumerate(chosen.methods or CASES):
+        for case in chosen.methods or CASES:
             workspace = workspaces.create(Path(folder) / case)
             make_small_dataset(workspace)
-            one = found[case] = kill(workspace, case, tiny, bert, chosen.times, random.Random(seed))
+            one = found[case] = kill(workspace, case, tiny, bert, chosen.times, random.Random(case))
             places = ", ".join(f"{place} {count}" for place, count in one["went_on_from"].items())
             print(f"{case:<11} {one['kills']:>5} {one['equal']:>5} {one['half_written']:>12}  {places}", flush=True)
     before = json.loads(RESULTS.read_text())["methods"] if RESULTS.exists() else {}
