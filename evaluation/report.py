@@ -11,7 +11,7 @@ from typing import Any
 
 from evaluation.detectors import Accuracy
 from evaluation.plots import forests, outcome_bars, reliability, risk_coverage
-from evaluation.results import Calibration, Results, Sample, Spans, named_apart, read_samples
+from evaluation.results import Calibration, Results, Sample, Spans, count_flips, named_apart, read_samples
 from evaluation.statistics import RESAMPLES, Comparison, compare
 from feedback.files import write_atomic
 
@@ -52,6 +52,7 @@ def write_report(folder: Path, results: Results) -> None:
         curves=risk_coverage(samples),
         reliability=reliability(samples),
         marked=_marked(samples),
+        flips_counted=count_flips(samples),
         flips={kind: _flips(samples, kind) for kind in ("lost", "gained")},
         resamples=RESAMPLES,
         shown=SHOWN,

@@ -73,6 +73,8 @@ def test_several_models_stand_in_one_table_each_as_it_does_alone(
     assert "<h1>sft-1, sft-2, sft-3 " in page
     assert page.count("Against tiny, sft-") + page.count("No difference between sft-") == 3
     assert "sft-2, held_out: questions with an answer" in page
+    for kind in ("gained", "lost"):
+        assert f"{sum(getattr(results.flips, kind) for results in alone.values())} {kind}" in page
 
     listed = veritune(*root, "report", "list", "--json")
     assert [(report["tuned"], report["also"]) for report in listed][-1] == ("sft-1", ["sft-2", "sft-3"])

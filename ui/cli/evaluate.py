@@ -240,6 +240,8 @@ def _print(results: "Results") -> None:
             f"{rate.high:.0%}, n = {rate.n})"
         )
     for each in results.votes.strengths if results.votes else ():
-        say(f"strength: {each.model} {signed(each.strength)} (95% interval {signed(each.low)} to {signed(each.high)})")
+        if each.model != results.base:
+            of_each = f"{signed(each.strength)} (95% interval {signed(each.low)} to {signed(each.high)})"
+            say(f"strength: {each.model} {of_each} in log-odds, {results.base} at 0")
     for note in results.notes:
         say(f"note: {note}")
