@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 from evaluation.hallucination import groundedness, scores
 from evaluation.hallucination.claims import Corpus, check_claims, read_corpus
@@ -87,8 +88,11 @@ class Checks:
     @property
     def judges(self) -> set[str]:
         """The models and runs that the checks ask."""
-        entailment = self.settings.entailment
-        return {name for name in (self.settings.grounded, entailment and models.short_name(entailment)) if name}
+        return {name for name in (self.settings.grounded, self._entailment) if name}
+
+    @property
+    def _entailment(self) -> str | None:
+        return models.short_name(self.settings.entailment) if self.settings.entailment else None
 
     def load(self) -> None:
         """Read what the checks need.
@@ -111,15 +115,15 @@ class Checks:
         """How the figures come about, for the report."""
         found = []
         if sampled := [name for name in self.names if name in SAMPLED]:
-            how = f"the entailment model {self.settings.entailment}" if self.settings.entailment else "their wording"
+            how = f"the entailment model {self._entailment}" if self._entailment else "their wording"
             again = f"{self.count} more answers to each question at temperature {self.settings.temperature:g}"
             found.append(
                 f"{' and '.join(sampled)}: from {again}, compared by {how}; lower is more consistent, not more true."
             )
         if "claims" in self.names:
             found.append(
-                f"claims: sentences by {self.settings.entailment} against {self.settings.corpus}; marked where it "
-                "contradicts them. An answer that declines claims nothing."
+                f"claims: sentences by {self._entailment} against {Path(str(self.settings.corpus)).name}; marked where "
+                "that contradicts them. An answer that declines claims nothing."
             )
         if "grounded" in self.names:
             judges = " and ".join(sorted(self.judges))

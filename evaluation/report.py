@@ -253,14 +253,16 @@ def detector_cells(accuracy: Accuracy) -> list[str]:
     ]
 
 
-def calibration_line(c: Calibration) -> str:
-    """One figure of both models' confidence, for the screen."""
-    base, tuned = with_interval(c.base, c.base_interval), with_interval(c.tuned, c.tuned_interval)
-    better = "higher" if c.higher_is_better else "lower"
-    return (
-        f"{c.task}: {c.figure}, {better} is better: base {base} on {c.base_attempted} answers, tuned {tuned} on "
-        f"{c.tuned_attempted}, difference {with_interval(c.difference, c.difference_interval, signed)}"
-    )
+def calibration_cells(c: Calibration) -> list[str]:
+    """A figure of both models' confidence for a row of a table."""
+    return [
+        f"{c.task}: {c.figure}",
+        "higher" if c.higher_is_better else "lower",
+        f"{c.base_attempted}, {c.tuned_attempted} of {c.n}",
+        with_interval(c.base, c.base_interval),
+        with_interval(c.tuned, c.tuned_interval),
+        with_interval(c.difference, c.difference_interval, signed),
+    ]
 
 
 def detector_worth(results: Results, metric: str) -> str:

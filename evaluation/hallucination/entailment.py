@@ -56,7 +56,7 @@ class CrossEncoder:
         self._model, self._batch_size = model.eval(), batch_size
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """Verdicts on pairs of premise and hypothesis; a long premise is cut at the model's length."""
+        """Verdicts on pairs of premise and hypothesis; the longer is cut at the model's length."""
         # Pairs of like length share a batch; the order of the answers is that of the questions.
         order = sorted(range(len(pairs)), key=lambda place: sum(map(len, pairs[place])))
         verdicts: dict[int, Verdict] = {}
@@ -72,7 +72,8 @@ class CrossEncoder:
         encoded = self._tokenizer(
             [premise for premise, _ in pairs],
             [hypothesis for _, hypothesis in pairs],
-            truncation="only_first",
+            # The premise, unless the hypothesis alone is too long for the model.
+            truncation="longest_first",
             padding=True,
             return_tensors="pt",
         ).to(self._model.device)

@@ -122,6 +122,12 @@ def test_a_cross_encoder_gives_the_models_own_probabilities_in_order(tmp_path: P
         assert (verdict.entails, verdict.neutral, verdict.contradicts) == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_hypothesis_too_long_for_the_model_is_cut_and_no_fault(tmp_path: Path) -> None:
+    folder = make_classifier(tmp_path / "nli", ["entailment", "neutral", "contradiction"])
+    (verdict,) = CrossEncoder(str(folder))([("a b", "c " * 100)])
+    assert sum(vars(verdict).values()) == pytest.approx(1)
+
+
 def test_a_model_that_is_none_of_entailment_is_refused(tmp_path: Path) -> None:
     folder = make_classifier(tmp_path / "other", ["positive", "negative"])
     with pytest.raises(UserError, match="its classes are positive, negative"):

@@ -442,7 +442,9 @@ def test_what_detectors_are_worth_stands_beside_their_figures(tmp_path: Path) ->
     assert written.startswith("Against the-base, the-tuned is better on 1 of 1 comparison")
     assert "- right (ratings): no better than length alone, AUROC 0.500, n = 40" in written
     assert "- confidence: not measured yet; `veritune validate-detectors --model the-tuned` does" in written
-    (line, *_) = (report.calibration_line(each) for each in given["calibration"])
+    name, better, attempted, base, tuned, difference = report.calibration_cells(given["calibration"][0])
+    assert (name, better, attempted) == ("closed_book: calibration error (ECE)", "lower", "100, 100 of 100")
     # 100 answers at 0.25, all right, and 100 at 0.5, of which 60 are.
-    assert line.startswith("closed_book: calibration error (ECE), lower is better: base 0.100")
-    assert "tuned 0.750 (0.750 to 0.750) on 100, difference +0.650" in line
+    assert base.startswith("0.100 (")
+    assert tuned == "0.750 (0.750 to 0.750)"
+    assert difference.startswith("+0.650 (")

@@ -210,7 +210,7 @@ def _print_detectors(found: "Sequence[Accuracy]") -> None:
 
 
 def _print(results: "Results") -> None:
-    from evaluation.report import bounds, calibration_line, detector_lines, figure, probability, signed
+    from evaluation.report import bounds, calibration_cells, figure, probability, signed
 
     rows = [
         (
@@ -230,10 +230,15 @@ def _print(results: "Results") -> None:
     for model in results.models:
         flips = results.of(model).flips
         say(f"flips: {flips.gained} items only {model} gets right, {flips.lost} only {results.base}")
-    for figure_of in results.calibration:
-        say(f"confidence, {calibration_line(figure_of)}")
-    for line in detector_lines(results):
-        say(f"detector {line}")
+    if results.calibration:
+        columns = ["task: figure", "better is", "attempted", "base", "tuned", "difference"]
+        title = "Confidence in the attempted answers, with 95% intervals"
+        print_table(columns, [calibration_cells(each) for each in results.calibration], title=title)
+    if measured := [each for found in results.detectors.values() for each in found]:
+        _print_detectors(measured)
+    if unmeasured := [name for name, found in results.detectors.items() if not found]:
+        remedy = f"`veritune validate-detectors --model {results.tuned}`"
+        say(f"detectors not measured yet, so not to be relied on: {', '.join(unmeasured)}; {remedy}")
     for rate in results.votes.rates if results.votes else ():
         say(
             f"votes: {rate.model} wins {rate.rate:.0%} against {results.base} (95% interval {rate.low:.0%} to "
