@@ -11,18 +11,18 @@ from feedback.workspace import Workspace
 from training.grpo import of_conversations
 from training.launch import train
 
-KEYS = ["reward=taste:early", "batch_size=16", "generations=8", "max_new_tokens=6", "log_every=1"]
+KEYS = ["reward=alphabet:early", "batch_size=16", "generations=8", "max_new_tokens=6", "log_every=1"]
 
 
 @pytest.fixture
-def taste(workspace: Workspace) -> None:
+def alphabet(workspace: Workspace) -> None:
     """A reward for the characters that stand early in the alphabet, as a share of all."""
     code = "def early(prompts, answers):\n    return [sum(c < 'n' for c in a) / max(1, len(a)) for a in answers]\n"
-    (workspace.root / "taste.py").write_text(code)
+    (workspace.root / "alphabet.py").write_text(code)
 
 
 def test_answers_come_nearer_to_what_is_rewarded(
-    workspace: Workspace, small_dataset: DatasetVersion, opinionated_model: Path, taste: None
+    workspace: Workspace, small_dataset: DatasetVersion, opinionated_model: Path, alphabet: None
 ) -> None:
     more = ["batch_size=64", "max_steps=12", "learning_rate=1e-2"]
     run = train(workspace, "grpo", ["dataset=sums", f"model={opinionated_model}", *KEYS, *more], lambda line: None)
@@ -32,11 +32,11 @@ def test_answers_come_nearer_to_what_is_rewarded(
     # Rewards deviate by 0.2, so the difference of two means of 256 answers has a standard error of 0.02.
     assert last > first + 0.3
     assert {"entropy", "reward_std", "completions/mean_length"} <= steps[-1].keys()
-    assert run.manifest["reward"]["function"] == "taste:early"
+    assert run.manifest["reward"]["function"] == "alphabet:early"
 
 
 def test_the_number_of_steps_is_known_before_the_first(
-    workspace: Workspace, small_dataset: DatasetVersion, tiny_model: Path, taste: None
+    workspace: Workspace, small_dataset: DatasetVersion, tiny_model: Path, alphabet: None
 ) -> None:
     keys = ["dataset=sums", f"model={tiny_model}", *KEYS, "gradient_accumulation=5", "epochs=0.3", "validate_every=99"]
     run = train(workspace, "grpo", keys, lambda line: None)
