@@ -39,7 +39,7 @@ def transformers_serve(tiny_model: Path, folder: Path) -> Iterator[Served]:
             [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=out, stderr=out, env=os.environ
         )
     try:
-        while not _healthy(port):
+        while not healthy(port):
             assert server.poll() is None, log.read_text()
             time.sleep(0.2)
         yield Served(f"http://127.0.0.1:{port}/v1", folder)
@@ -48,7 +48,8 @@ def transformers_serve(tiny_model: Path, folder: Path) -> Iterator[Served]:
         server.wait()
 
 
-def _healthy(port: int) -> bool:
+def healthy(port: int) -> bool:
+    """Whether a server there says that it is ready."""
     try:
         with urlopen(f"http://127.0.0.1:{port}/health", timeout=60) as answer:
             return bool(answer.status == 200)

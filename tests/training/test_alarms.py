@@ -116,7 +116,7 @@ def test_no_better_than_length() -> None:
         judged = {"eval_accuracy": accuracy, "eval_accuracy_low": accuracy - 0.1, "eval_accuracy_high": accuracy + 0.1}
         return [{"step": 9, "epoch": epoch, "eval_n": 50, "eval_length_accuracy": 0.62, **judged}]
 
-    told = recipe("reward") if "reward" in METHODS else recipe("sft")
+    told = recipe("reward")
     assert heard(run(0.6, 1.0), told) == {"no-better-than-length": 0}
     assert heard(run(0.6, 0.4), told) == {}
     assert heard(run(0.7, 1.0), told) == {}
@@ -204,7 +204,6 @@ PPO_HEALTHY: dict[str, Callable[[int], float]] = {
 }
 
 
-@pytest.mark.skipif("ppo" not in METHODS, reason="there is no PPO yet")
 @pytest.mark.parametrize(
     ("changed", "names"),
     [

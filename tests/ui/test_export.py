@@ -8,14 +8,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 from openai import OpenAI
 
 from feedback.versions import DatasetVersion
 from feedback.workspace import Workspace
+from tests.endpoints import healthy
 from tests.ui import hub
 from training import export
 from training.launch import train
@@ -164,7 +163,7 @@ def test_a_served_run_answers_the_openai_client(workspace: Workspace, run: Run, 
             [*command, "--server", "transformers"], cwd=ROOT, stdout=out, stderr=out, env=environment
         )
     try:
-        while not _healthy(port):
+        while not healthy(port):
             assert server.poll() is None, log.read_text()
             time.sleep(0.2)
         client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=120)
@@ -188,11 +187,3 @@ def _here(run: Run, question: str, tokens: int) -> str:
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")
     output = model.generate(**ids, max_new_tokens=tokens, do_sample=False)
     return str(tokenizer.decode(output[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
-
-
-def _healthy(port: int) -> bool:
-    try:
-        with urlopen(f"http://127.0.0.1:{port}/health", timeout=60) as answer:
-            return bool(answer.status == 200)
-    except (URLError, ConnectionError):
-        return False
